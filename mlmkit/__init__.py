@@ -1,0 +1,80 @@
+"""mlmkit: how BERT is pre-trained, as a package one can read from top to bottom.
+
+The modules follow the data, and a module imports only from those before it:
+errors → corpus → tokenizer → pairs → masking → batches → config → model → losses → evaluation → checkpoint →
+history → plots → preparation → optimization → pretraining → course → cli.
+
+Shapes are written at the end of the line that makes them: B batch, S sequence, H hidden, A heads, D head size,
+V vocabulary, M selected positions of the batch.
+
+>>> from mlmkit import PRESETS, pretrain, fill_mask
+>>> run = pretrain(PRESETS["smoke"], "runs/first")          # doctest: +SKIP
+>>> fill_mask(run.model, run.tokenizer, "returns a new [MASK]")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "errors": ["UserError"],
+    "corpus": ["Corpus", "load_corpus"],
+    "tokenizer": ["Tokenizer", "load_tokenizer", "train_wordpiece"],
+    "pairs": ["lay_out", "make_pairs", "tokenize_corpus"],
+    "masking": ["IGNORE", "MaskingPolicy", "candidates", "corrupt", "mlm_labels", "select", "units"],
+    "batches": ["Batches", "collate"],
+    "config": ["PRESETS", "DataConfig", "ModelConfig", "RunConfig", "TrainConfig"],
+    "model": ["BertForPreTraining", "Encoder", "MLMHead", "NSPHead"],
+    "losses": ["Losses", "mlm_loss", "nsp_loss", "pretraining_loss"],
+    "evaluation": [
+        "evaluate",
+        "fill_mask",
+        "mlm_accuracy",
+        "nsp_accuracy",
+        "pseudo_log_likelihood",
+        "unigram_entropy",
+    ],
+    "checkpoint": ["load", "save"],
+    "history": ["History"],
+    "preparation": ["prepare"],
+    "optimization": ["learning_rate", "train_step"],
+    "pretraining": ["Run", "pretrain"],
+    "course": ["learned"],
+}
+_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
+__all__ = sorted(_HOME)
+
+if TYPE_CHECKING:
+    from mlmkit.batches import Batches, collate
+    from mlmkit.checkpoint import load, save
+    from mlmkit.config import PRESETS, DataConfig, ModelConfig, RunConfig, TrainConfig
+    from mlmkit.corpus import Corpus, load_corpus
+    from mlmkit.course import learned
+    from mlmkit.errors import UserError
+    from mlmkit.evaluation import (
+        evaluate,
+        fill_mask,
+        mlm_accuracy,
+        nsp_accuracy,
+        pseudo_log_likelihood,
+        unigram_entropy,
+    )
+    from mlmkit.history import History
+    from mlmkit.losses import Losses, mlm_loss, nsp_loss, pretraining_loss
+    from mlmkit.masking import IGNORE, MaskingPolicy, candidates, corrupt, mlm_labels, select, units
+    from mlmkit.model import BertForPreTraining, Encoder, MLMHead, NSPHead
+    from mlmkit.optimization import learning_rate, train_step
+    from mlmkit.pairs import lay_out, make_pairs, tokenize_corpus
+    from mlmkit.preparation import prepare
+    from mlmkit.pretraining import Run, pretrain
+    from mlmkit.tokenizer import Tokenizer, load_tokenizer, train_wordpiece
+
+
+def __getattr__(name: str) -> Any:
+    """Import a module when one of its names is first asked for: `import mlmkit` itself is light."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'mlmkit' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"mlmkit.{_HOME[name]}"), name)

@@ -1,0 +1,209 @@
+"""The command line: `mlmkit corpus | pretrain | evaluate | fill-mask | course`.
+
+A user's mistake is answered with one line and exit code 2. A run that fails while running (NaN loss, a notebook with
+an error) ends with exit code 1, an interrupted one with 130.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlmkit.errors import UserError
+
+app = typer.Typer(
+    name="mlmkit",
+    help="Pre-train a BERT with masked language modelling and next-sentence prediction, and learn how it works.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `mlmkit pretrain` wrote.")]
+
+
+@app.command()
+def corpus(
+    source: Annotated[
+        str,
+        typer.Argument(help="python-docs, a file or folder of .txt/.jsonl/.parquet, or hf:NAME[:CONFIG]."),
+    ] = "python-docs",
+    show: Annotated[int, typer.Option(min=0, help="Print so many documents of the training part.")] = 3,
+    held_out: Annotated[float, typer.Option(help="Share of the text in validation, and again in test.")] = 0.05,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split.")] = 0,
+) -> None:
+    """Load a corpus, print what it holds and how much of the held-out part also occurs in training."""
+    from mlmkit.corpus import load_corpus
+
+    found = load_corpus(source, seed=seed, held_out=held_out)
+    typer.echo(f"{found.name}  fingerprint {found.fingerprint}\n{found.report}")
+    train = found["train"]
+    for row in train.select(range(min(show, len(train)))):
+        typer.echo(f"\n[{row['source']}]")
+        for sentence in row["sentences"]:
+            typer.echo(f"  {sentence}")
+
+
+@app.command()
+def pretrain(
+    preset: Annotated[str, typer.Option(help="smoke, laptop, gpu or base.")] = "laptop",
+    corpus: Annotated[str | None, typer.Option(help="Source, as for `mlmkit corpus`; default: the preset's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/PRESET.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the run in this folder.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="For example train.lr=1e-3."),
+    ] = None,
+) -> None:
+    """Pre-train a model; leaves the model, metrics.json and curve.png in the folder."""
+    from mlmkit import pretraining
+
+    if resume is not None:
+        if corpus or out or settings:
+            raise UserError("--resume goes on with a run as it was begun; leave --corpus, --out and --set away")
+        config, folder = _run_config(resume), resume
+    else:
+        config, folder = _preset(preset).override(settings or []), out or Path("runs") / preset
+        if corpus is not None:
+            config = replace(config, data=replace(config.data, corpus=corpus))
+    run = pretraining.pretrain(config, folder, resume=resume is not None, report=lambda e: _say(str(e)))
+    last, base = run.history.best if config.train.patience else run.history.last, run.history.baselines
+    typer.echo(
+        f"{run.history.status}: held-out MLM loss {last.mlm_loss:.3f} nats, "
+        f"{base.unigram_entropy - last.mlm_loss:.2f} below the unigram entropy {base.unigram_entropy:.3f}; "
+        f"NSP accuracy {last.nsp_accuracy:.1%}; {last.seconds:.0f} s\n"
+        f"model, metrics.json and curve.png are in {folder}"
+    )
+
+
+@app.command()
+def evaluate(
+    folder: Folder,
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    corpus: Annotated[str | None, typer.Option(help="Measure on another corpus than the run's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure a trained model on held-out text, beside the baselines it must beat."""
+    from mlmkit.checkpoint import load
+    from mlmkit.evaluation import evaluate as measure
+    from mlmkit.preparation import prepare
+
+    if split not in ("validation", "test"):
+        raise UserError(f"--split must be validation or test, got {split!r}")
+    config = _run_config(folder)
+    if corpus is not None:
+        config = replace(config, data=replace(config.data, corpus=corpus))
+    model, _ = load(folder)
+    data = prepare(config, folder)
+    metrics, base = measure(model, data.held_out(split)), data.baselines(split)
+    if as_json:
+        typer.echo(json.dumps({"split": split, **metrics.to_dict(), "baselines": asdict(base)}))
+        return
+    typer.echo(
+        f"{split} part of {data.corpus.name} ({metrics.pairs} pairs, {metrics.selected} selected positions)\n"
+        f"  MLM loss      {metrics.mlm_loss:7.3f} nats   unigram entropy {base.unigram_entropy:.3f}, "
+        f"ln V {base.uniform:.3f}\n"
+        f"  MLM accuracy  {metrics.mlm_accuracy:7.1%}\n"
+        f"  NSP loss      {metrics.nsp_loss:7.3f} nats   ln 2 {base.coin:.3f}\n"
+        f"  NSP accuracy  {metrics.nsp_accuracy:7.1%}        a coin 50.0%"
+    )
+
+
+@app.command("fill-mask")
+def fill_mask(
+    folder: Folder,
+    text: Annotated[str, typer.Argument(help='A sentence with [MASK], for example "returns a new [MASK]".')],
+    top: Annotated[int, typer.Option(min=1, help="Candidates to show for each mask.")] = 5,
+) -> None:
+    """Predict the masked words of a sentence."""
+    from mlmkit.checkpoint import load
+    from mlmkit.evaluation import fill_mask as fill
+
+    model, tokenizer = load(folder)
+    for number, candidates in enumerate(fill(model, tokenizer, text, top), start=1):
+        typer.echo(f"[MASK] {number}")
+        for candidate in candidates:
+            typer.echo(f"  {candidate.probability:6.1%}  {candidate.token}")
+
+
+@app.command()
+def course(
+    notebooks: Annotated[list[Path] | None, typer.Argument(help="Notebooks to run; default: all, in order.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Preset handed to the notebooks that train.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the executed notebooks.")] = Path("build"),
+) -> None:
+    """Run the notebooks with papermill and print what was learned."""
+    from rich.console import Console
+
+    from mlmkit.course import run_course
+
+    if preset is not None:
+        _preset(preset)
+    report = run_course(notebooks or None, out, preset=preset)
+    report.render(Console())
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _say(line: str) -> None:
+    """Print a line above a progress bar."""
+    from tqdm.auto import tqdm
+
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def _preset(name: str):  # type: ignore[no-untyped-def]  # RunConfig; annotating it would import torch at start-up
+    from mlmkit.config import PRESETS
+
+    if name not in PRESETS:
+        raise UserError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _run_config(folder: Path):  # type: ignore[no-untyped-def]  # as above
+    from mlmkit.checkpoint import read_json
+    from mlmkit.config import RunConfig
+
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give the folder that `mlmkit pretrain --out` wrote")
+    return RunConfig.from_dict(read_json(folder / "run.json"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 for a failed run, 2 for a user's mistake, 130 for Ctrl-C."""
+    try:
+        return app(args=arguments, standalone_mode=False) or 0
+    except typer.Abort:
+        return 130
+    except KeyboardInterrupt:
+        typer.echo("mlmkit: stopped before the first update; nothing is lost: give the command again", err=True)
+        return 130
+    except Exception as error:
+        code, message = _explain(error)
+        if message is None:
+            raise
+        typer.echo(f"mlmkit: {' '.join(message.split())}", err=True)
+        return code
+
+
+def _explain(error: Exception) -> tuple[int, str | None]:
+    """Exit code and one line for an expected failure; None for a bug, which deserves its traceback."""
+    if isinstance(error, UserError):
+        return 2, str(error)
+    if hasattr(error, "format_message"):  # a mistyped command line
+        return 2, f"{error.format_message()} (see mlmkit --help)"
+    from mlmkit.pretraining import Interrupted, TrainingDiverged
+
+    if isinstance(error, Interrupted):
+        return 130, str(error)
+    if isinstance(error, TrainingDiverged):
+        return 1, str(error)
+    return 1, None

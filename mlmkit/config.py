@@ -1,0 +1,354 @@
+"""Every number that defines a run, in four frozen dataclasses, and the presets.
+
+>>> config = PRESETS["laptop"].override(["train.lr=1e-3", "masking.unit=word"])
+>>> config.train.lr, config.masking.unit
+(0.001, 'word')
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from mlmkit.errors import UserError
+from mlmkit.masking import MaskingPolicy
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the text comes from and how it is cut.
+
+    Args:
+        corpus: source as `load_corpus` takes it.
+        vocab_size: WordPiece vocabulary to learn; a small corpus gives fewer.
+        lowercase: fold case, as "uncased" BERT.
+        max_length: longest pair S, [CLS] and [SEP] included.
+        short_seq_prob: share of pairs with a random shorter target length.
+        held_out: share of the text in validation, and again in test.
+        seed: of the split.
+    """
+
+    corpus: str = "python-docs"
+    vocab_size: int = 4096
+    lowercase: bool = True
+    max_length: int = 128
+    short_seq_prob: float = 0.1
+    held_out: float = 0.05
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Size of the network; the field names are those of Hugging Face's `config.json`.
+
+    `vocab_size` is set from the tokenizer when a run begins (the size to learn is `data.vocab_size`).
+    """
+
+    vocab_size: int = 4096
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the network is trained.
+
+    Args:
+        max_steps: updates in total.
+        batch_size: sentence pairs in a batch.
+        lr: peak learning rate of AdamW, reached after `warmup_steps`, then falling linearly to 0 at `max_steps`.
+        warmup_steps: updates over which the rate rises linearly from 0.
+        weight_decay: decoupled decay of matrices; biases and layer norms are not decayed.
+        beta1, beta2, eps: of AdamW.
+        grad_clip: largest norm of the whole gradient; None for no clipping.
+        output_bias: start the decoder's bias at the log frequency of each token in the training text. The
+            model then begins at the unigram entropy instead of spending its first hundreds of updates on it.
+        eval_every: updates between evaluations on the validation part.
+        eval_batches: batches of one evaluation; None for the whole validation part.
+        checkpoint_every: updates between checkpoints; None: at each evaluation.
+        keep_checkpoints: how many of the newest checkpoints stay on disk.
+        patience: stop after so many evaluations without a lower held-out MLM loss and keep the best model;
+            None: train to the end.
+        seed: of weights, pairs, order, masks and dropout.
+        precision: "fp32", "bf16" (autocast), or "auto": bf16 where the device computes in it.
+        device: "cpu", "cuda", "cuda:1", … or "auto": the GPU if there is one.
+        threads: CPU threads; None: PyTorch's choice.
+    """
+
+    max_steps: int = 1000
+    batch_size: int = 64
+    lr: float = 1e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-6
+    grad_clip: float | None = 1.0
+    output_bias: bool = True
+    eval_every: int = 500
+    eval_batches: int | None = None
+    checkpoint_every: int | None = None
+    keep_checkpoints: int = 2
+    patience: int | None = None
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: str = "auto"
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run; written beside every checkpoint."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    masking: MaskingPolicy = field(default_factory=MaskingPolicy)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def override(self, settings: Iterable[str]) -> RunConfig:
+        """Apply settings of the form `section.field=value`, as `mlmkit pretrain --set` takes them.
+
+        Raises:
+            UserError: the form is wrong, no such field exists, or the value does not fit its type.
+        """
+        data = asdict(self)
+        for setting in settings:
+            key, equals, text = setting.partition("=")
+            section, dot, name = key.strip().partition(".")
+            if not equals or not dot:
+                raise UserError(f"a setting looks like train.lr=3e-3, got {setting!r}")
+            if key.strip() == "model.vocab_size":
+                raise UserError("model.vocab_size follows from the tokenizer; set data.vocab_size instead")
+            kind = _field_types(_section(section), key)[_known(name, _section(section), section)]
+            data[section][name] = _parse(text.strip(), kind, key)
+        return RunConfig.from_dict(data)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunConfig:
+        """Rebuild what `to_dict` gave, and check it.
+
+        Raises:
+            UserError: an unknown section or field, or a value that does not fit.
+        """
+        parts = {}
+        for section, values in data.items():
+            kind = _section(section)
+            if not isinstance(values, Mapping):
+                raise UserError(f"section {section!r} must hold fields with their values, got {values!r}")
+            types_ = _field_types(kind, section)
+            for name, value in values.items():
+                _check_type(value, types_[_known(name, kind, section)], f"{section}.{name}")
+            parts[section] = kind(**values)
+        config = cls(**parts)
+        validate(config)
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "masking": MaskingPolicy,
+    "model": ModelConfig,
+    "train": TrainConfig,
+}
+
+
+def validate(config: RunConfig) -> None:
+    """Check the type of every field and every rule between fields; each message says what to change.
+
+    Raises:
+        UserError: at the first rule that is broken.
+    """
+    for section, kind in SECTIONS.items():
+        for name, type_ in _field_types(kind, section).items():
+            _check_type(getattr(getattr(config, section), name), type_, f"{section}.{name}")
+    data, model, train = config.data, config.model, config.train
+    rules = [
+        (data.max_length >= 8, f"data.max_length must be at least 8, got {data.max_length}"),
+        (
+            data.max_length <= model.max_position_embeddings,
+            f"data.max_length {data.max_length} exceeds model.max_position_embeddings "
+            f"{model.max_position_embeddings}: lower the first or raise the second",
+        ),
+        (data.vocab_size > 5, f"data.vocab_size must exceed the 5 special tokens, got {data.vocab_size}"),
+        (0 <= data.short_seq_prob <= 1, f"data.short_seq_prob must be in [0, 1], got {data.short_seq_prob}"),
+        (0 < data.held_out < 0.5, f"data.held_out must be between 0 and 0.5, got {data.held_out}"),
+        (
+            min(model.hidden_size, model.num_hidden_layers, model.num_attention_heads, model.intermediate_size) >= 1,
+            "every size of the model must be at least 1",
+        ),
+        (
+            model.num_attention_heads < 1 or model.hidden_size % model.num_attention_heads == 0,
+            f"model.hidden_size {model.hidden_size} must be divisible by model.num_attention_heads "
+            f"{model.num_attention_heads}",
+        ),
+        (model.type_vocab_size >= 2, "model.type_vocab_size must be at least 2: segments A and B"),
+        (model.pad_token_id == 0, f"model.pad_token_id must be 0, the id of [PAD], got {model.pad_token_id}"),
+        (model.initializer_range > 0, f"model.initializer_range must be positive, got {model.initializer_range}"),
+        (model.layer_norm_eps > 0, f"model.layer_norm_eps must be positive, got {model.layer_norm_eps}"),
+        (train.max_steps >= 1, f"train.max_steps must be at least 1, got {train.max_steps}"),
+        (train.batch_size >= 1, f"train.batch_size must be at least 1, got {train.batch_size}"),
+        (train.lr > 0, f"train.lr must be positive, got {train.lr}"),
+        (
+            0 <= train.warmup_steps <= train.max_steps,
+            f"train.warmup_steps must be between 0 and train.max_steps {train.max_steps}, got {train.warmup_steps}",
+        ),
+        (train.weight_decay >= 0, f"train.weight_decay must not be negative, got {train.weight_decay}"),
+        (0 <= train.beta1 < 1 and 0 <= train.beta2 < 1, "train.beta1 and train.beta2 must be in [0, 1)"),
+        (train.eps > 0, f"train.eps must be positive, got {train.eps}"),
+        (train.grad_clip is None or train.grad_clip > 0, "train.grad_clip must be positive, or none"),
+        (train.eval_every >= 1, f"train.eval_every must be at least 1, got {train.eval_every}"),
+        (
+            train.eval_batches is None or train.eval_batches >= 1,
+            "train.eval_batches must be at least 1, or none",
+        ),
+        (
+            train.checkpoint_every is None or train.checkpoint_every >= 1,
+            "train.checkpoint_every must be at least 1, or none",
+        ),
+        (
+            train.keep_checkpoints >= 1,
+            f"train.keep_checkpoints must be at least 1, got {train.keep_checkpoints}",
+        ),
+        (train.patience is None or train.patience >= 1, "train.patience must be at least 1, or none"),
+        (train.threads is None or train.threads >= 1, "train.threads must be at least 1, or none"),
+        (train.seed >= 0 and data.seed >= 0, "seeds must not be negative"),
+        *(
+            (0 <= p < 1, f"model.{name} must be in [0, 1), got {p}")
+            for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
+            for p in [getattr(model, name)]
+        ),
+    ]
+    for holds, message in rules:
+        if not holds:
+            raise UserError(message)
+
+
+def _section(name: str) -> type:
+    if name not in SECTIONS:
+        raise UserError(f"no section {name!r}{_nearest(name, SECTIONS)}; there are {', '.join(SECTIONS)}")
+    return SECTIONS[name]
+
+
+def _known(name: str, kind: type, section: str) -> str:
+    names = [f.name for f in fields(kind)]
+    if name not in names:
+        raise UserError(f"{section} has no field {name!r}{_nearest(name, names)}")
+    return name
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.4)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _field_types(kind: type, where: str) -> dict[str, Any]:
+    assert is_dataclass(kind), where
+    return get_type_hints(kind)
+
+
+def _parse(text: str, kind: Any, key: str) -> Any:
+    """Read a value of the command line as the type of its field."""
+    options = get_args(kind) if get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
+    if type(None) in options and text.lower() in ("none", "null", "off"):
+        return None
+    for option in options:
+        if option is bool and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        if option in (int, float):
+            try:
+                return option(text)
+            except ValueError:
+                continue
+        if option is str or get_origin(option) is Literal:
+            return text
+    raise UserError(f"{key} expects {_type_name(kind)}, got {text!r}")
+
+
+def _check_type(value: Any, kind: Any, key: str) -> None:
+    options = get_args(kind) if get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
+    for option in options:
+        if get_origin(option) is Literal:
+            fits = value in get_args(option)
+        elif option is float:
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        else:
+            fits = isinstance(value, option) and (option is bool or not isinstance(value, bool))
+        if fits:
+            return
+    raise UserError(f"{key} expects {_type_name(kind)}, got {value!r}")
+
+
+def _type_name(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(get_args(kind))
+    if get_origin(kind) in (types.UnionType, typing.Union):
+        return " or ".join(_type_name(option) for option in get_args(kind))
+    return {type(None): "none", bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+
+
+_SMALL = ModelConfig(
+    hidden_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=512,
+    max_position_embeddings=64,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+
+PRESETS: dict[str, RunConfig] = {
+    "smoke": RunConfig(
+        data=DataConfig(vocab_size=1024, max_length=64),
+        model=replace(_SMALL, hidden_size=64, intermediate_size=256),
+        train=TrainConfig(max_steps=40, batch_size=32, lr=3e-3, warmup_steps=10, eval_every=20, eval_batches=8),
+    ),
+    "laptop": RunConfig(
+        data=DataConfig(vocab_size=4096, max_length=64),
+        model=_SMALL,
+        train=TrainConfig(max_steps=4000, batch_size=64, lr=3e-3, warmup_steps=400, eval_every=500),
+    ),
+    "gpu": RunConfig(
+        data=DataConfig(vocab_size=8192, max_length=128),
+        model=ModelConfig(
+            hidden_size=512,
+            num_hidden_layers=8,
+            num_attention_heads=8,
+            intermediate_size=2048,
+            max_position_embeddings=128,
+        ),
+        train=TrainConfig(max_steps=10_000, batch_size=256, lr=1e-3, warmup_steps=1000, eval_every=500, patience=5),
+    ),
+    "base": RunConfig(
+        data=DataConfig(vocab_size=30_522, max_length=512),
+        model=ModelConfig(),
+        train=TrainConfig(
+            max_steps=1_000_000,
+            batch_size=256,
+            lr=1e-4,
+            warmup_steps=10_000,
+            beta2=0.999,
+            eval_every=10_000,
+            checkpoint_every=2_000,
+        ),
+    ),
+}
+"""`smoke`: seconds, to see that everything runs. `laptop`: two cores, minutes. `gpu`: one GPU, an hour or less.
+`base`: the size and schedule of BERT-base (Devlin et al. 2019, appendix A.2)."""

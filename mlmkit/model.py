@@ -1,0 +1,220 @@
+"""BERT as in Devlin et al. 2019: embeddings → post-layer-norm encoder → masked-word head and sentence head.
+
+Shapes: B batch, S sequence, H hidden, A heads, D = H / A head size, V vocabulary, M selected positions of the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mlmkit.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one forward pass gives.
+
+    Attributes:
+        mlm_logits: scores over the vocabulary, (M, V) at the selected positions, or (B, S, V) if none were named.
+        nsp_logits: scores of "B follows A" and "B is from another document", (B, 2).
+        hidden: last hidden states of the encoder (B, S, H).
+    """
+
+    mlm_logits: Tensor
+    nsp_logits: Tensor
+    hidden: Tensor
+
+
+class Embeddings(nn.Module):
+    """Sum of token, position and segment embedding, then layer norm and dropout (Devlin et al. 2019, fig. 2)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.token = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.segment = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        """(B, S) ids and segments → (B, S, H)."""
+        positions = self.position.weight[: input_ids.shape[1]]  # (S, H)
+        return self.dropout(self.norm(self.token(input_ids) + positions + self.segment(token_type_ids)))
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float = 0.0) -> Tensor:
+    """softmax(Q Kᵀ / √D + bias) V in each head (Vaswani et al. 2017, eq. 1).
+
+    On a GPU this is PyTorch's fused kernel. On a CPU the formula is written out: at BERT's short lengths the fused
+    kernel's backward pass takes several times as long (`docs/log.md`).
+
+    Args:
+        q, k, v: queries, keys and values (B, A, S, D).
+        bias: added to the scores, 0 at real keys and −∞ at padding (B, 1, 1, S); None: all are real.
+        dropout: probability with which an attention weight is dropped.
+
+    Returns:
+        (B, A, S, D).
+    """
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+    B, A, S, D = q.shape
+    q, k, v = (t.reshape(B * A, S, D) for t in (q, k, v))
+    if bias is None:
+        scores = torch.bmm(q, k.transpose(1, 2)) / D**0.5  # (BA, S, S)
+    else:
+        bias = bias.expand(B, A, 1, S).reshape(B * A, 1, S)
+        scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=D**-0.5)  # (BA, S, S)
+    weights = F.dropout(scores.softmax(-1), dropout) if dropout else scores.softmax(-1)
+    return torch.bmm(weights, v).view(B, A, S, D)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of every position to every real position, and the output projection.
+
+    Query, key and value are one matrix product, since they read the same input.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.num_attention_heads
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.out = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = config.attention_probs_dropout_prob
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """(B, S, H) → (B, S, H); `bias` (B, 1, 1, S) is added to the scores of each key."""
+        B, S, H = x.shape
+        q, k, v = self.qkv(x).view(B, S, 3, self.heads, H // self.heads).permute(2, 0, 3, 1, 4)  # 3 × (B, A, S, D)
+        mixed = attention(q, k, v, bias, self.dropout if self.training else 0.0)  # (B, A, S, D)
+        return self.out(mixed.transpose(1, 2).reshape(B, S, H))
+
+
+class EncoderLayer(nn.Module):
+    """Attention, then a feed-forward net; after each: dropout, residual sum, layer norm (post-layer-norm)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.up = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """(B, S, H) → (B, S, H); `bias` as in `SelfAttention`."""
+        x = self.attention_norm(x + self.dropout(self.attention(x, bias)))
+        return self.output_norm(x + self.dropout(self.down(F.gelu(self.up(x)))))
+
+
+class Encoder(nn.Module):
+    """Embeddings and a stack of layers: the part that is kept when BERT is fine-tuned."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(
+        self, input_ids: Tensor, token_type_ids: Tensor | None = None, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """(B, S) ids → hidden states (B, S, H); `attention_mask` (B, S) is 1 on real tokens and 0 on padding."""
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(input_ids)
+        x = self.embeddings(input_ids, token_type_ids)  # (B, S, H)
+        bias = None if attention_mask is None else _padding_bias(attention_mask, x)  # (B, 1, 1, S)
+        for layer in self.layers:
+            x = layer(x, bias)
+        return x
+
+
+def _padding_bias(attention_mask: Tensor, x: Tensor) -> Tensor:
+    """0 at real tokens, −∞ at padding (B, 1, 1, S), in the precision in which the scores are computed."""
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    zeros = torch.zeros(attention_mask.shape, dtype=dtype, device=x.device)
+    return zeros.masked_fill(attention_mask == 0, float("-inf"))[:, None, None, :]
+
+
+class MLMHead(nn.Module):
+    """Hidden state → scores over the vocabulary: dense, GELU, layer norm, then the transposed token embeddings.
+
+    The decoder matrix *is* the token embedding matrix (tied); only the bias is the head's own.
+    """
+
+    def __init__(self, config: ModelConfig, token_embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        self.decoder.weight = token_embedding.weight
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(…, H) → (…, V)."""
+        return self.decoder(self.norm(F.gelu(self.dense(hidden))))
+
+
+class NSPHead(nn.Module):
+    """Hidden state of [CLS] → dense, tanh (the pooler) → scores of the two sentence relations."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        self.relation = nn.Linear(config.hidden_size, 2)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, S, H) → (B, 2): reads position 0 only."""
+        return self.relation(torch.tanh(self.pooler(hidden[:, 0])))
+
+
+class BertForPreTraining(nn.Module):
+    """BERT with both heads; one forward pass feeds both losses.
+
+    Weights start from a normal distribution with standard deviation `initializer_range`, biases and the embedding
+    of [PAD] from 0, layer norms from the identity (Devlin et al.'s released code). `torch.manual_seed` before the
+    call makes it reproducible.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.mlm = MLMHead(config, self.encoder.embeddings.token)
+        self.nsp = NSPHead(config)
+        self.apply(self._initialise)
+        with torch.no_grad():  # after the tied decoder, which has drawn the same matrix again
+            self.encoder.embeddings.token.weight[config.pad_token_id] = 0
+
+    def _initialise(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        selected: Tensor | None = None,
+    ) -> Output:
+        """Encode once and read out twice.
+
+        Args:
+            input_ids: x̄ (B, S).
+            token_type_ids: segment of each position (B, S), 0 for A and 1 for B; zeros if absent.
+            attention_mask: 1 on real tokens, 0 on padding (B, S); all real if absent.
+            selected: positions at which words are predicted (B, S), boolean; all if absent.
+        """
+        hidden = self.encoder(input_ids, token_type_ids, attention_mask)  # (B, S, H)
+        read = hidden if selected is None else hidden[selected]  # (M, H)
+        return Output(mlm_logits=self.mlm(read), nsp_logits=self.nsp(hidden), hidden=hidden)
+
+    def num_parameters(self) -> int:
+        """Count the trainable numbers; tied weights count once."""
+        return sum(p.numel() for p in self.parameters())
