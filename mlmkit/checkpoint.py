@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mlmkit.config import ModelConfig
+from mlmkit.config import ModelConfig, RunConfig
 from mlmkit.errors import UserError
 from mlmkit.model import BertForPreTraining
 from mlmkit.tokenizer import Tokenizer, load_tokenizer
@@ -113,21 +113,31 @@ def load(folder: str | Path) -> tuple[BertForPreTraining, Tokenizer]:
         The model, in evaluation mode, and its tokenizer.
 
     Raises:
-        UserError: a file is missing, damaged, or describes another architecture.
+        UserError: a file is missing, damaged, or describes another architecture, or the run has not finished.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder that `mlmkit pretrain --out` wrote")
-    data = read_json(folder / "config.json")
+    if (folder / "run.json").is_file() and not (folder / "model.safetensors").is_file():
+        raise UserError(f"{folder} holds a run that has not finished; go on with: mlmkit pretrain --resume {folder}")
+    model = BertForPreTraining(_read_model_config(folder / "config.json"))
+    load_weights(model, folder / "model.safetensors")
+    return model.eval(), load_tokenizer(folder)
+
+
+def _read_model_config(path: Path) -> ModelConfig:
+    data = read_json(path)
     if data.get("model_type") != "bert" or data.get("hidden_act", "gelu") != "gelu":
         raise UserError(
-            f"{folder / 'config.json'} describes model_type={data.get('model_type')!r} with "
+            f"{path} describes model_type={data.get('model_type')!r} with "
             f"hidden_act={data.get('hidden_act')!r}; mlmkit reads model_type='bert' with hidden_act='gelu'"
         )
     known = {f.name for f in fields(ModelConfig)}
-    model = BertForPreTraining(ModelConfig(**{k: v for k, v in data.items() if k in known}))
-    load_weights(model, folder / "model.safetensors")
-    return model.eval(), load_tokenizer(folder)
+    sizes = {name: value for name, value in data.items() if name in known}
+    try:
+        return RunConfig.from_dict({"data": {"max_length": 8}, "model": sizes}).model
+    except UserError as error:
+        raise UserError(f"{path} does not describe a model: {error}") from None
 
 
 def load_weights(model: BertForPreTraining, path: Path) -> None:
@@ -136,9 +146,11 @@ def load_weights(model: BertForPreTraining, path: Path) -> None:
     Raises:
         UserError: the file is missing, damaged, or does not fit the model.
     """
-    state = from_hf_state(read_tensors(path), model.config)
+    tensors = read_tensors(path)
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(from_hf_state(tensors, model.config))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} does not fit the model that its config.json describes: {reason[:300]}") from None
@@ -151,11 +163,11 @@ def read_tensors(path: Path) -> State:
         UserError: it is missing or damaged.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist; the run may not have written its first checkpoint yet")
+        raise UserError(f"{path} does not exist; is {path.parent} a folder written by `mlmkit pretrain`?")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}); use an earlier checkpoint") from None
+        raise UserError(f"{path} is damaged ({error}); put a good copy in its place") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -169,9 +181,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
+        raise UserError(f"{path} is damaged, it is not JSON ({error}); put a good copy in its place") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path} holds no JSON object")
+        raise UserError(f"{path} is damaged, it holds no JSON object; put a good copy in its place")
     return data
 
 
@@ -192,7 +204,7 @@ def write_tensors(path: Path, tensors: State) -> None:
 
 
 def _flush(path: Path) -> None:
-    with open(path, "rb") as file:
+    with open(path, "r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())
 
 
@@ -206,8 +218,8 @@ def save_checkpoint(
 ) -> Path:
     """Write everything from which training goes on, then delete all but the `keep` newest checkpoints.
 
-    The checkpoint is built under another name and renamed when it is complete, so a kill at any moment leaves
-    the last good one in place.
+    A checkpoint is built under another name and renamed when it is complete, and renamed again before it is deleted:
+    a kill at any moment leaves whole ones only.
 
     Args:
         folder: holds the checkpoints `step-0000500`, …
@@ -218,19 +230,24 @@ def save_checkpoint(
         keep: how many stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for left_over in folder.glob(".tmp-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
+    _remove_scraps(folder)
     scratch, target = folder / f".tmp-{step}-{os.getpid()}", folder / f"step-{step:07d}"
     scratch.mkdir()
     write_tensors(scratch / "model.safetensors", to_hf_state(model))
     write_tensors(scratch / "optimizer.safetensors", _optimizer_tensors(model, optimizer))
     write_json(scratch / "state.json", {**state, "step": step})
     if target.exists():
-        shutil.rmtree(target)
+        os.replace(target, folder / f".tmp-replaced-{target.name}")
     os.replace(scratch, target)
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        os.replace(old, folder / f".tmp-old-{old.name}")
+    _remove_scraps(folder)
     return target
+
+
+def _remove_scraps(folder: Path) -> None:
+    for scrap in folder.glob(".tmp-*"):
+        shutil.rmtree(scrap, ignore_errors=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -242,7 +259,7 @@ def load_checkpoint(path: Path, model: BertForPreTraining, optimizer: torch.opti
     """Put weights and optimiser back as they were at the checkpoint, and return the plain state.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: a file is missing or damaged, or does not fit the model.
     """
     load_weights(model, path / "model.safetensors")
     names = {parameter: name for name, parameter in model.named_parameters()}
@@ -250,6 +267,8 @@ def load_checkpoint(path: Path, model: BertForPreTraining, optimizer: torch.opti
     moments: dict[str, State] = {name: {} for name in order}
     for key, tensor in read_tensors(path / "optimizer.safetensors").items():
         name, _, kind = key.rpartition("/")
+        if name not in moments:
+            raise UserError(f"{path / 'optimizer.safetensors'} holds {key!r}, which the model does not have")
         moments[name][kind] = tensor
     optimizer.load_state_dict(
         {

@@ -53,7 +53,7 @@ def corpus(
 
 @app.command()
 def pretrain(
-    preset: Annotated[str, typer.Option(help="smoke, laptop, gpu or base.")] = "laptop",
+    preset: Annotated[str | None, typer.Option(help="smoke, laptop, gpu or base; default laptop.")] = None,
     corpus: Annotated[str | None, typer.Option(help="Source, as for `mlmkit corpus`; default: the preset's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/PRESET.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the run in this folder.")] = None,
@@ -66,10 +66,13 @@ def pretrain(
     from mlmkit import pretraining
 
     if resume is not None:
-        if corpus or out or settings:
-            raise UserError("--resume goes on with a run as it was begun; leave --corpus, --out and --set away")
+        if preset or corpus or out or settings:
+            raise UserError(
+                "--resume goes on with a run as it was begun; leave --preset, --corpus, --out and --set away"
+            )
         config, folder = _run_config(resume), resume
     else:
+        preset = preset or "laptop"
         config, folder = _preset(preset).override(settings or []), out or Path("runs") / preset
         if corpus is not None:
             config = replace(config, data=replace(config.data, corpus=corpus))
@@ -93,6 +96,7 @@ def evaluate(
     """Measure a trained model on held-out text, beside the baselines it must beat."""
     from mlmkit.checkpoint import load
     from mlmkit.evaluation import evaluate as measure
+    from mlmkit.history import History
     from mlmkit.preparation import prepare
 
     if split not in ("validation", "test"):
@@ -102,6 +106,12 @@ def evaluate(
         config = replace(config, data=replace(config.data, corpus=corpus))
     model, _ = load(folder)
     data = prepare(config, folder)
+    trained_on = History.load(folder).corpus["fingerprint"]
+    if corpus is None and data.corpus.fingerprint != trained_on:
+        raise UserError(
+            f"the corpus has changed since the run began (fingerprint {trained_on}, now {data.corpus.fingerprint}): "
+            f"its {split} part may hold text of the training; restore it, or name a corpus with --corpus"
+        )
     metrics, base = measure(model, data.held_out(split)), data.baselines(split)
     if as_json:
         typer.echo(json.dumps({"split": split, **metrics.to_dict(), "baselines": asdict(base)}))
@@ -179,12 +189,10 @@ def _run_config(folder: Path):  # type: ignore[no-untyped-def]  # as above
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 for a failed run, 2 for a user's mistake, 130 for Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        return app(args=arguments, standalone_mode=False) or 0
-    except typer.Abort:
-        return 130
-    except KeyboardInterrupt:
-        typer.echo("mlmkit: stopped before the first update; nothing is lost: give the command again", err=True)
+        return app(args=arguments, prog_name="mlmkit", standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
         return 130
     except Exception as error:
         code, message = _explain(error)

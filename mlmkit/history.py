@@ -113,7 +113,7 @@ class History:
                 training=data["training"],
             )
         except (KeyError, TypeError) as error:
-            raise UserError(f"these are not the metrics of a run: {error}") from None
+            raise UserError(f"these are not the metrics of a run: {type(error).__name__} {error}") from None
 
     def save(self, path: Path) -> None:
         """Write `metrics.json` in one step."""
@@ -121,8 +121,17 @@ class History:
 
     @classmethod
     def load(cls, run_dir: str | Path) -> History:
-        """Read `metrics.json` of a run folder."""
-        return cls.from_dict(read_json(Path(run_dir) / "metrics.json"))
+        """Read `metrics.json` of a run folder.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        path = Path(run_dir) / "metrics.json"
+        data = read_json(path)
+        try:
+            return cls.from_dict(data)
+        except UserError as error:
+            raise UserError(f"{path} is damaged: {error}; put a good copy in its place") from None
 
     def plot(self) -> Figure:
         """Draw both held-out losses between their baselines; see `mlmkit.plots.plot_history`."""

@@ -159,7 +159,7 @@ def plot_distribution(tokens: Sequence[str], probabilities: Sequence[float], tru
         bar.set_hatch("..." if token == true else "")
         bar.set_edgecolor("white")
     labels = [
-        f"{p:.3f}" + (f"   loss {-math.log(p):.2f} nats" if t == true else "")
+        f"{p:.3f}" + (f"   loss {-math.log(p) if p > 0 else math.inf:.2f} nats" if t == true else "")
         for t, p in zip(tokens, probabilities, strict=True)
     ]
     axes.bar_label(bars, labels, padding=3, fontsize=9)

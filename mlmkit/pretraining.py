@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -84,16 +84,23 @@ def pretrain(
     """
     folder = Path(out_dir)
     validate(config)
+    before = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     config = _claim(folder, config, resume)
     torch.set_num_threads(config.train.threads or torch.get_num_threads())
     keep_freed_memory()
     finished = folder / "metrics.json"
     if finished.is_file() and History.load(folder).status in ("finished", "stopped early"):
         return Run(*ckpt.load(folder), History.load(folder), folder)
-    data = prepare(config, folder, cache_dir, corpus)
-    with torch.random.fork_rng(), _deferred_signals() as stop:
-        trainer = _Trainer(config, folder, data, stop, progress, report)
-        trainer.run()
+    try:
+        data = prepare(config, folder, cache_dir, corpus)
+        with torch.random.fork_rng(), _deferred_signals() as stop:
+            trainer = _Trainer(config, folder, data, stop, progress, report)
+            trainer.run()
+    except UserError:
+        _give_back(folder, before)
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; go on with: mlmkit pretrain --resume {folder}") from None
     return Run(trainer.model.eval(), data.tokenizer, trainer.history, folder)
 
 
@@ -108,17 +115,29 @@ def _claim(folder: Path, config: RunConfig, resume: bool) -> RunConfig:
         if saved != wanted:
             raise UserError(f"{folder} holds a run with another configuration: {_difference(saved, wanted)}")
         return saved
-    if folder.is_dir() and any(folder.iterdir()) and not resume:
-        raise UserError(f"{folder} is not empty and holds no run; choose another folder")
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; the run needs a folder")
+        raise UserError(f"{folder} is a file; the run needs a folder: choose another name")
+    scraps = set(folder.glob(".run.json.*"))  # of a process that was killed while it wrote the file
+    if folder.is_dir() and set(folder.iterdir()) - scraps and not resume:
+        raise UserError(f"{folder} is not empty and holds no run; choose another folder")
     config = replace(config, train=resolve(config.train))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         ckpt.write_json(path, config.to_dict())
     except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}") from None
+        raise UserError(f"cannot write to {folder} ({error.strerror}); choose another folder") from None
     return config
+
+
+def _give_back(folder: Path, before: set[str]) -> None:
+    """Undo `_claim` where nothing was trained, so that the same command, put right, can use the folder."""
+    if "run.json" in before or ckpt.checkpoints(folder / "checkpoints"):
+        return
+    for name in ("metrics.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "run.json"):
+        if name not in before:
+            (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # not empty: it holds what was there before
+        folder.rmdir()
 
 
 def _resolved_fields(saved: TrainConfig, wanted: TrainConfig) -> dict[str, Any]:
@@ -199,7 +218,10 @@ class _Trainer:
         found = ckpt.checkpoints(self.folder / "checkpoints")
         if not found:
             return
-        state = ckpt.load_checkpoint(found[-1], self.model, self.optimizer)
+        try:
+            state = ckpt.load_checkpoint(found[-1], self.model, self.optimizer)
+        except UserError as error:
+            raise UserError(f"{error}; or delete {found[-1]} to go on from the checkpoint before") from None
         self.step, self.epoch, self.epoch_step = state["step"], state["epoch"], state["epoch_step"]
         self.tokens, self.seconds_before, self.window = state["tokens"], state["seconds"], state["window"]
         if state["corpus_fingerprint"] != self.data.corpus.fingerprint:
@@ -271,11 +293,9 @@ class _Trainer:
         for step, batch, values in self.pending:
             row = values.tolist()
             if not all(math.isfinite(value) for value in row):
-                raise TrainingDiverged(
+                raise self._diverged(
                     f"the loss is not finite at step {step} (MLM {row[0]:.4g}, NSP {row[1]:.4g}, gradient norm "
-                    f"{row[2]:.4g}; batch {batch}): lower train.lr (now {self.train.lr:g}), lengthen "
-                    "train.warmup_steps, set train.grad_clip=1.0, or use train.precision=fp32; "
-                    f"the last checkpoint in {self.folder} is from before"
+                    f"{row[2]:.4g}; batch {batch})"
                 )
             self.window.append(row)
             if len(self.window) == WINDOW:
@@ -285,8 +305,16 @@ class _Trainer:
                 self.window = []
         self.pending = []
 
+    def _diverged(self, what: str) -> TrainingDiverged:
+        return TrainingDiverged(
+            f"{what}: lower train.lr (now {self.train.lr:g}), lengthen train.warmup_steps, set train.grad_clip=1.0, "
+            f"or use train.precision=fp32; the last checkpoint in {self.folder} is from before"
+        )
+
     def _checkpoint(self) -> None:
         self._read_losses()
+        if not all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+            raise self._diverged(f"the weights are not finite after step {self.step - 1}")
         state = {
             "epoch": self.epoch,
             "epoch_step": self.epoch_step,

@@ -92,7 +92,8 @@ def load_corpus(
     if corpus is None:
         with store.workspace(parent) as work:
             _build(name, islice(documents(), max_documents), work, held_out, seed, progress)
-            store.publish(work / "corpus", target)
+            if _read(name, target) is None:  # another process may have been quicker
+                store.publish(work / "corpus", target)
         corpus = _must_read(name, target)
     return corpus
 
@@ -117,7 +118,39 @@ def _open(name: str, parent: Path) -> tuple[Any, Callable[[], Iterator[RawDocume
 
 
 def _build(name: str, documents: Iterable[RawDocument], work: Path, held_out: float, seed: int, progress: bool) -> None:
-    """Four passes: read; find duplicates; cluster what is left; write the splits."""
+    """Reads, drops duplicates, clusters what is left, and writes the splits into `work/corpus`."""
+    rows, kept = _deduplicated(name, documents, work, progress)
+    one_in = sampling((work / "kept.arrow").stat().st_size)
+    clusters = cluster(rows, one_in, work, progress)
+    split = assign(clusters, held_out, seed, name)
+    folder = work / "corpus"
+    folder.mkdir()
+    writer = _Writer(folder)
+    rng = np.random.default_rng([seed, 1])
+    for number, split_name in enumerate(SPLITS):
+        writer.write(split_name, _in_order(rows, rng.permutation(np.flatnonzero(split == number))))
+    train, *others = (store.open_rows(folder / f"{split_name}.arrow") for split_name in SPLITS)
+    sizes = np.bincount(clusters.labels, weights=clusters.words)
+    report = CorpusReport(
+        documents=writer.documents,
+        sentences=writer.sentences,
+        words=writer.words,
+        dropped_exact=kept.dropped_exact,
+        dropped_near=kept.dropped_near,
+        clusters=len(sizes),
+        biggest_cluster=float(sizes.max() / max(sizes.sum(), 1)),
+        overlap={
+            held: ngram_overlap(train, rows, one_in=one_in) for held, rows in zip(SPLITS[1:], others, strict=True)
+        },
+        sampling=one_in,
+    )
+    writer.finish(report)
+
+
+def _deduplicated(
+    name: str, documents: Iterable[RawDocument], work: Path, progress: bool
+) -> tuple[Dataset, dedup.Kept]:
+    """Streams the documents to disk, then once more without their duplicates."""
     from tqdm.auto import tqdm
 
     shown = tqdm(documents, desc=f"reading {name}", unit=" documents", disable=None if progress else True)
@@ -130,30 +163,7 @@ def _build(name: str, documents: Iterable[RawDocument], work: Path, held_out: fl
     raw = store.open_rows(work / "raw.arrow")
     kept = dedup.keep(raw, work / "hashes", work, progress)
     store.write_rows(work / "kept.arrow", dedup.kept_documents(raw, kept.mask))
-    rows = store.open_rows(work / "kept.arrow")
-    one_in = sampling((work / "kept.arrow").stat().st_size)
-    clusters = cluster(rows, one_in, work, progress)
-    split = assign(clusters, held_out, seed, name)
-    (work / "corpus").mkdir()
-    writer = _Writer(work / "corpus")
-    rng = np.random.default_rng([seed, 1])
-    for number, split_name in enumerate(SPLITS):
-        writer.write(split_name, _in_order(rows, rng.permutation(np.flatnonzero(split == number))))
-    opened = {split_name: store.open_rows(work / "corpus" / f"{split_name}.arrow") for split_name in SPLITS}
-    overlap = {held: ngram_overlap(opened["train"], opened[held], one_in=one_in) for held in SPLITS[1:]}
-    sizes = np.bincount(clusters.labels, weights=clusters.words)
-    report = CorpusReport(
-        writer.documents,
-        writer.sentences,
-        writer.words,
-        kept.dropped_exact,
-        kept.dropped_near,
-        len(sizes),
-        float(sizes.max() / sizes.sum()),
-        overlap,
-        one_in,
-    )
-    writer.finish(report)
+    return store.open_rows(work / "kept.arrow"), kept
 
 
 def _in_order(rows: Dataset, order: np.ndarray) -> Iterator[Document]:

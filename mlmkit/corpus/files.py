@@ -49,9 +49,12 @@ def read_files(path: Path, files: list[Path]) -> Iterator[RawDocument]:
     """Documents of the files, one file after the other."""
     for file in files:
         source = file.name if file == path else f"{path.resolve().name}/{file.relative_to(path).as_posix()}"
-        for paragraphs in READERS[file.suffix.lower()](file):
-            if paragraphs:
-                yield RawDocument(source, "", paragraphs)
+        try:
+            for paragraphs in READERS[file.suffix.lower()](file):
+                if paragraphs:
+                    yield RawDocument(source, "", paragraphs)
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read ({error.strerror}): check the file and its permissions") from None
 
 
 def text_paragraphs(text: str) -> list[list[str]]:
@@ -118,12 +121,17 @@ def _json_paragraphs(file: Path, number: int, line: str) -> list[list[str]]:
         found = f"fields {', '.join(map(str, row)) or 'none'}" if isinstance(row, dict) else type(row).__name__
         raise UserError(f'{file}, line {number}: no field "text" or "sentences" (found {found}): {wanted}')
     if isinstance(row.get("text"), str):
-        return text_paragraphs(row["text"])
+        return text_paragraphs(_valid(row["text"]))
     sentences = row.get("sentences")
     if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
         raise UserError(f"{file}, line {number}: text is not a string or sentences not a list of strings: {wanted}")
-    cleaned = [words for sentence in sentences if (words := " ".join(sentence.split()))]
+    cleaned = [words for sentence in sentences if (words := " ".join(_valid(sentence).split()))]
     return [cleaned] if cleaned else []
+
+
+def _valid(text: str) -> str:
+    """JSON can spell half a surrogate pair, which is no text: it becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _read_parquet(file: Path) -> Iterator[list[list[str]]]:

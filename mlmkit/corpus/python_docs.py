@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gc
 import importlib.metadata
 import importlib.util
 import sysconfig
@@ -79,13 +80,21 @@ def help_topics(path: Path) -> Iterator[RawDocument]:
 
 
 def parse(path: Path) -> ast.Module | None:
-    """The syntax tree of a file; None where the syntax is not this Python's."""
+    """The syntax tree of a file; None where the syntax is not this Python's.
+
+    A tree has no cycles, so the garbage collector rests meanwhile: it would take a third of the time.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return None
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def docstrings(tree: ast.Module) -> Iterator[tuple[str, str]]:

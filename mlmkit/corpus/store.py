@@ -107,20 +107,19 @@ def workspace(parent: Path) -> Iterator[Path]:
 
 
 def publish(folder: Path, target: Path) -> None:
-    """Moves a finished folder to its name in one step; whatever stood there, damaged or equal, is replaced.
+    """Gives a finished folder its name in one step; what stood there, damaged or just written, is moved away.
 
-    Several processes may publish the same corpus at the same time: each rename is atomic and the contents
-    equal.
+    Several processes may publish the same corpus at the same time: a rename is atomic, and their contents are equal.
     """
     for attempt in range(5):
-        with contextlib.suppress(OSError):
+        try:
             folder.rename(target)
             return
-        old = folder.with_name(f"{folder.name}-old{attempt}")
-        with contextlib.suppress(OSError):
-            target.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
-    raise OSError(f"could not write {target}")
+        except OSError:
+            old = folder.parent / f"{folder.name}-old-{attempt}"
+            with contextlib.suppress(OSError):
+                target.rename(old)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def file_sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
