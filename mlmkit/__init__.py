@@ -1,8 +1,8 @@
 """mlmkit: how BERT is pre-trained, as a package one can read from top to bottom.
 
 The modules follow the data, and a module imports only from those before it:
-errors → corpus → tokenizer → pairs → masking → batches → config → model → losses → evaluation → checkpoint →
-history → plots → preparation → optimization → pretraining → course → cli.
+errors → corpus → tokenizer → pairs → masking → batches → settings → config → model → losses → evaluation → checkpoint →
+plots → history → preparation → optimization → pretraining → course → cli.
 
 Shapes are written at the end of the line that makes them: B batch, S sequence, H hidden, A heads, D head size,
 V vocabulary, M selected positions of the batch.

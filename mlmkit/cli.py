@@ -154,10 +154,9 @@ def course(
 
     from mlmkit.course import run_course
 
-    if preset is not None:
-        _preset(preset)
-    report = run_course(notebooks or None, out, preset=preset)
-    report.render(Console())
+    console = Console()
+    report = run_course(notebooks or None, out, preset=preset, console=console)
+    report.render(console)
     if not report.ok:
         raise typer.Exit(1)
 

@@ -7,16 +7,13 @@
 
 from __future__ import annotations
 
-import difflib
-import math
-import types
-import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
 
 from mlmkit.errors import UserError
 from mlmkit.masking import MaskingPolicy
+from mlmkit.settings import check_type, field_types, nearest, parse
 
 
 @dataclass(frozen=True)
@@ -133,8 +130,8 @@ class RunConfig:
                 raise UserError(f"a setting looks like train.lr=3e-3, got {setting!r}")
             if key.strip() == "model.vocab_size":
                 raise UserError("model.vocab_size follows from the tokenizer; set data.vocab_size instead")
-            kind = _field_types(_section(section), key)[_known(name, _section(section), section)]
-            data[section][name] = _parse(text.strip(), kind, key)
+            kind = field_types(_section(section))[_known(name, _section(section), section)]
+            data[section][name] = parse(text.strip(), kind, key)
         return RunConfig.from_dict(data)
 
     @classmethod
@@ -149,9 +146,9 @@ class RunConfig:
             kind = _section(section)
             if not isinstance(values, Mapping):
                 raise UserError(f"section {section!r} must hold fields with their values, got {values!r}")
-            types_ = _field_types(kind, section)
+            types_ = field_types(kind)
             for name, value in values.items():
-                _check_type(value, types_[_known(name, kind, section)], f"{section}.{name}")
+                check_type(value, types_[_known(name, kind, section)], f"{section}.{name}")
             parts[section] = kind(**values)
         config = cls(**parts)
         validate(config)
@@ -177,8 +174,8 @@ def validate(config: RunConfig) -> None:
         UserError: at the first rule that is broken.
     """
     for section, kind in SECTIONS.items():
-        for name, type_ in _field_types(kind, section).items():
-            _check_type(getattr(getattr(config, section), name), type_, f"{section}.{name}")
+        for name, type_ in field_types(kind).items():
+            check_type(getattr(getattr(config, section), name), type_, f"{section}.{name}")
     data, model, train = config.data, config.model, config.train
     rules = [
         (data.max_length >= 8, f"data.max_length must be at least 8, got {data.max_length}"),
@@ -243,65 +240,15 @@ def validate(config: RunConfig) -> None:
 
 def _section(name: str) -> type:
     if name not in SECTIONS:
-        raise UserError(f"no section {name!r}{_nearest(name, SECTIONS)}; there are {', '.join(SECTIONS)}")
+        raise UserError(f"no section {name!r}{nearest(name, SECTIONS)}; there are {', '.join(SECTIONS)}")
     return SECTIONS[name]
 
 
 def _known(name: str, kind: type, section: str) -> str:
     names = [f.name for f in fields(kind)]
     if name not in names:
-        raise UserError(f"{section} has no field {name!r}{_nearest(name, names)}")
+        raise UserError(f"{section} has no field {name!r}{nearest(name, names)}")
     return name
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.4)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _field_types(kind: type, where: str) -> dict[str, Any]:
-    assert is_dataclass(kind), where
-    return get_type_hints(kind)
-
-
-def _parse(text: str, kind: Any, key: str) -> Any:
-    """Read a value of the command line as the type of its field."""
-    options = get_args(kind) if get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
-    if type(None) in options and text.lower() in ("none", "null", "off"):
-        return None
-    for option in options:
-        if option is bool and text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        if option in (int, float):
-            try:
-                return option(text)
-            except ValueError:
-                continue
-        if option is str or get_origin(option) is Literal:
-            return text
-    raise UserError(f"{key} expects {_type_name(kind)}, got {text!r}")
-
-
-def _check_type(value: Any, kind: Any, key: str) -> None:
-    options = get_args(kind) if get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
-    for option in options:
-        if get_origin(option) is Literal:
-            fits = value in get_args(option)
-        elif option is float:
-            fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        else:
-            fits = isinstance(value, option) and (option is bool or not isinstance(value, bool))
-        if fits:
-            return
-    raise UserError(f"{key} expects {_type_name(kind)}, got {value!r}")
-
-
-def _type_name(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(get_args(kind))
-    if get_origin(kind) in (types.UnionType, typing.Union):
-        return " or ".join(_type_name(option) for option in get_args(kind))
-    return {type(None): "none", bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
 
 
 _SMALL = ModelConfig(

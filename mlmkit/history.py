@@ -15,6 +15,7 @@ import torch
 from mlmkit.checkpoint import read_json, write_json
 from mlmkit.errors import UserError
 from mlmkit.evaluation import Baselines
+from mlmkit.plots import plot_history
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -135,8 +136,6 @@ class History:
 
     def plot(self) -> Figure:
         """Draw both held-out losses between their baselines; see `mlmkit.plots.plot_history`."""
-        from mlmkit.plots import plot_history
-
         return plot_history(self)
 
 

@@ -38,9 +38,8 @@ def mlm_loss(logits: Tensor, labels: Tensor) -> Tensor:
     >>> float(mlm_loss(torch.zeros(1, 2, 4), torch.tensor([[-100, 3]]))) == float(torch.tensor(4.0).log())
     True
     """
-    total = F.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]).float(), labels.reshape(-1), ignore_index=IGNORE, reduction="sum"
-    )
+    logits = _at_least_fp32(logits).reshape(-1, logits.shape[-1])
+    total = F.cross_entropy(logits, labels.reshape(-1), ignore_index=IGNORE, reduction="sum")
     return total / (labels != IGNORE).sum().clamp(min=1)
 
 
@@ -51,7 +50,12 @@ def nsp_loss(logits: Tensor, labels: Tensor) -> Tensor:
         logits: scores of the two relations (B, 2).
         labels: 0 where B is the next sentence, 1 where it comes from another document (B,).
     """
-    return F.cross_entropy(logits.float(), labels)
+    return F.cross_entropy(_at_least_fp32(logits), labels)
+
+
+def _at_least_fp32(logits: Tensor) -> Tensor:
+    """Leave half precision before the exponentials; double stays double, for `gradcheck`."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
 def pretraining_loss(model: BertForPreTraining, batch: Mapping[str, Tensor]) -> Losses:

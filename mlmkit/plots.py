@@ -9,13 +9,13 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mlmkit.history import History
+    from mlmkit.evaluation import Baselines
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#737373"
 """Colours of Okabe and Ito, told apart by colour-blind readers; each is also given its own line or hatch."""
@@ -23,8 +23,8 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Use the course's look inside a `with` block."""
-    import matplotlib as mpl
+    """Use the course's look inside a `with` block, or as `@style()` in a function, whatever else the reader has set."""
+    import matplotlib.style
 
     settings: dict[str, object] = {
         "figure.facecolor": "white",
@@ -39,16 +39,16 @@ def style() -> Iterator[None]:
         "legend.frameon": False,
         "lines.linewidth": 1.8,
     }
-    with mpl.rc_context(settings):  # type: ignore[arg-type]  # the stubs list every key
+    with matplotlib.style.context(["default", settings]):
         yield
 
 
+@style()
 def new_figure(columns: int = 1, width: float = 9.0, height: float = 3.6) -> tuple[Figure, list[Axes]]:
     """Make a figure with some axes side by side, in the course's style."""
     from matplotlib import pyplot as plt
 
-    with style():
-        figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", squeeze=False)
     return figure, list(axes[0])
 
 
@@ -60,7 +60,16 @@ def save_figure(figure: Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def plot_history(history: History) -> Figure:
+class Curves(Protocol):
+    """What `plot_history` reads of a run's record."""
+
+    evaluations: list[Any]
+    training: list[dict[str, float]]
+    baselines: Baselines
+
+
+@style()
+def plot_history(history: Curves) -> Figure:
     """Draw the two losses of a run against the updates, each between its baselines.
 
     The held-out losses are the thick lines with dots, the training losses the thin ones. On the left the baselines
@@ -101,6 +110,7 @@ def _baseline(axes: Axes, value: float, label: str, line: str) -> None:
     )
 
 
+@style()
 def plot_fates(
     tokens: Sequence[Sequence[str]], fates: Sequence[Sequence[str]], title: str = "", width: float = 9.0
 ) -> Figure:
@@ -144,6 +154,7 @@ def plot_fates(
     return figure
 
 
+@style()
 def plot_distribution(tokens: Sequence[str], probabilities: Sequence[float], true: str | None = None) -> Figure:
     """Draw the probabilities of some candidates at a masked position as bars; the true token is marked.
 

@@ -97,7 +97,7 @@ class Tokenizer:
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Pieces of some ids."""
-        return [self.backend.id_to_token(int(i)) for i in ids]
+        return [self.backend.id_to_token(int(i)) or UNK for i in ids]
 
     def pieces(self, text: str) -> list[str]:
         """Pieces of a text."""

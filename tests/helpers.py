@@ -136,10 +136,10 @@ def small_model(seed: int = 0, **changes: Any) -> BertForPreTraining:
     return model.eval()
 
 
-def random_batch(config: ModelConfig, lengths: Sequence[int], seed: int = 0, extra: int = 0) -> dict[str, Tensor]:
-    """Pairs of random tokens with the given lengths, padded to the longest and `extra` columns more."""
+def random_batch(config: ModelConfig, lengths: Sequence[int], seed: int = 0) -> dict[str, Tensor]:
+    """Pairs of random tokens with the given lengths, padded to the longest; 30 % of them are [MASK]."""
     rng = np.random.default_rng(seed)
-    B, S = len(lengths), max(lengths) + extra
+    B, S = len(lengths), max(lengths)
     at, length = np.arange(S)[None], np.array(lengths)[:, None]
     real = at < length  # (B, S)
     true = np.where(real, rng.integers(FIRST, config.vocab_size, (B, S)), config.pad_token_id)

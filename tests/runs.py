@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 import pytest
 
 from mlmkit.config import DataConfig, ModelConfig, RunConfig, TrainConfig

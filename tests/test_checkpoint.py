@@ -1,4 +1,4 @@
-"""Saving and loading: `transformers` reads what we write, we read what it writes, and a crash never costs a checkpoint."""
+"""Saving and loading: `transformers` reads what we write, we read what it writes, a crash costs no checkpoint."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from runs import documents, files
 from safetensors.torch import load_file, save_file
 
 import mlmkit
@@ -22,7 +23,6 @@ from mlmkit.errors import UserError
 from mlmkit.model import BertForPreTraining
 from mlmkit.optimization import make_optimizer, train_step
 from mlmkit.tokenizer import Tokenizer, train_wordpiece
-from runs import documents, files
 
 SIZES = ModelConfig(
     vocab_size=90,
@@ -189,7 +189,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "half a config": (lambda f: (f / "config.json").write_text('{"model_ty'), r"config\.json is damaged.*not JSON"),
     "binary config": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), r"config\.json is damaged"),
     "a list": (lambda f: (f / "config.json").write_text("[1]"), r"config\.json is damaged, it holds no JSON object"),
-    "another model": (lambda f: edit_config(f, model_type="gpt2"), r"model_type='gpt2'.*mlmkit reads model_type='bert'"),
+    "another model": (
+        lambda f: edit_config(f, model_type="gpt2"),
+        r"model_type='gpt2'.*mlmkit reads model_type='bert'",
+    ),
     "another activation": (lambda f: edit_config(f, hidden_act="relu"), r"hidden_act='relu'.*hidden_act='gelu'"),
     "a word for a size": (
         lambda f: edit_config(f, hidden_size="big"),
@@ -200,7 +203,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: edit_config(f, num_hidden_layers=3),
         r"model\.safetensors: the weights have no 'bert\.encoder\.layer\.2",
     ),
-    "another size": (lambda f: edit_config(f, hidden_size=32), r"model\.safetensors does not fit the model .*config\.json"),
+    "another size": (
+        lambda f: edit_config(f, hidden_size=32),
+        r"model\.safetensors does not fit the model .*config\.json",
+    ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors does not exist"),
     "half the weights": (
         lambda f: os.truncate(f / "model.safetensors", 5000),
@@ -346,9 +352,10 @@ def test_a_crash_at_any_moment_of_saving_leaves_whole_checkpoints_only(
     for moment, name in enumerate(names):
         folder = tmp_path / f"{moment}"
         shutil.copytree(tmp_path / "template", folder)
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
+        with pytest.MonkeyPatch.context() as patch:
             Operations(patch, moment)
-            resave(folder, step)
+            with pytest.raises(Crash):
+                resave(folder, step)
         where = f"crash in operation {moment}, {name}"
         found = ckpt.checkpoints(folder)
         between_the_renames = before == (2,) and moment == 12  # the only checkpoint stands aside for a moment

@@ -82,11 +82,12 @@ def test_each_rule_refuses_what_breaks_it_and_says_so(key: str, value: Any, mess
     assert str(error.value).startswith(message)
 
 
-@pytest.mark.parametrize(("key", "value", "message"), RULES, ids=[f"{key}={value}" for key, value, _ in RULES])
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [rule for rule in RULES if not rule[0].startswith("masking")],  # a MaskingPolicy checks itself
+)
 def test_a_configuration_written_in_python_is_checked_by_the_same_rules(key: str, value: Any, message: str) -> None:
     section, _, name = key.partition(".")
-    if section == "masking":
-        pytest.skip("a MaskingPolicy checks itself")
     config = replace(RunConfig(), **{section: replace(getattr(RunConfig(), section), **{name: value})})
     with pytest.raises(UserError) as error:
         validate(config)
@@ -249,5 +250,5 @@ def test_base_is_bert_base() -> None:
     model, train, masking = PRESETS["base"].model, PRESETS["base"].train, PRESETS["base"].masking
     assert (model.num_hidden_layers, model.hidden_size, model.num_attention_heads) == (12, 768, 12)
     assert (train.max_steps, train.batch_size, train.lr, train.warmup_steps) == (1_000_000, 256, 1e-4, 10_000)
-    assert (train.beta1, train.beta2, train.weight_decay) in [(0.9, 0.999, 0.01), (0.98, 0.999, 0.01)]
+    assert (train.beta1, train.beta2, train.weight_decay) == (0.9, 0.999, 0.01)
     assert (masking.rate, masking.mask, masking.random, masking.keep) == (0.15, 0.8, 0.1, 0.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -70,8 +70,8 @@ def test_history_draws_each_baseline_at_its_value_and_names_it():
         right: [(math.log(2), "ln 2 = 0.69")],
     }
     for axes, baselines in expected.items():
-        flat = [line.get_ydata()[0] for line in axes.lines if len(set(line.get_ydata())) == 1 and line.get_xdata() == [0, 1]]
-        assert flat == [value for value, _ in baselines]
+        across = [line for line in axes.lines if list(line.get_xdata()) == [0, 1]]  # shares of the axes' width
+        assert [list(line.get_ydata()) for line in across] == [[value, value] for value, _ in baselines]
         assert [(t.xy[1], t.get_text()) for t in axes.texts] == baselines
         low, high = axes.get_ylim()
         assert all(low < value < high for value, _ in baselines), "a baseline lies outside the picture"
@@ -94,7 +94,9 @@ def test_fates_draws_a_box_for_each_token_in_the_colour_of_its_fate():
     assert axes.get_title() == "what happened"
     flat = [fate for row in fates for fate in row]
     assert len(boxes) == len(flat)
-    by_fate = {fate: {to_hex(b.get_facecolor()) for b, f in zip(boxes, flat, strict=True) if f == fate} for fate in flat}
+    by_fate = {
+        fate: {to_hex(b.get_facecolor()) for b, f in zip(boxes, flat, strict=True) if f == fate} for fate in flat
+    }
     assert all(len(colours) == 1 for colours in by_fate.values())
     assert len(set(itertools.chain(*by_fate.values()))) == 5
     assert by_fate["mask"] == {plots.BLUE.lower()}
@@ -166,11 +168,20 @@ def test_the_style_ends_with_its_block():
     assert mpl.rcParams["legend.frameon"] == before
 
 
-def test_pictures_stay_white_whatever_the_reader_has_set():
-    with mpl.rc_context({"figure.facecolor": "black", "axes.facecolor": "black"}):
-        pixels = drawn(plots.plot_history(make_history()))
-    assert (pixels == 255).all(axis=-1).mean() > 0.7
-    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20, "nothing is drawn"
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.plot_history(make_history()),
+        lambda: plots.plot_fates([["a", "b"]], [["mask", ""]], title="a title"),
+        lambda: plots.plot_distribution(["a", "b"], [0.8, 0.2], true="a"),
+    ],
+)
+def test_pictures_look_the_same_whatever_the_reader_has_set(draw: Callable[[], Figure]):
+    usual = drawn(draw())
+    assert (usual == 255).all(axis=-1).mean() > 0.4, "the ground is not white"
+    assert len(np.unique(usual.reshape(-1, 3), axis=0)) > 20, "nothing is drawn"
+    with plt.style.context("dark_background"):
+        assert np.array_equal(drawn(draw()), usual)
 
 
 def test_save_figure_writes_a_png_and_releases_the_figure(tmp_path: Path):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NGRAM = 8
 WORDS_PER_COMMON = 200
 SIMILAR = 0.2
-MAX_NGRAMS = 1 << 25
+MAX_NGRAMS = 1 << 24
 BYTES_PER_WORD = 6
 SPLITS = ("train", "validation", "test")
 
@@ -145,10 +145,10 @@ def ngram_overlap(
 
 
 def _hashes(documents: Dataset | Iterable[list[str]], n: int, one_in: int) -> Iterator[np.ndarray]:
-    """Hashes of the n-grams of documents, a batch at a time."""
+    """Hashes of the n-grams of documents, a batch at a time; a sample has none that `cluster` looked at."""
     for sentences in _sentence_batches(documents):
         hashes, _ = ngram_hashes(*word_hashes(" ".join(document) for document in sentences), n)
-        yield hashes[hashes % np.uint64(one_in) == 0]
+        yield hashes[hashes % np.uint64(one_in) == one_in - 1]
 
 
 def _sentence_batches(documents: Any) -> Iterator[list[list[str]]]:

@@ -1,4 +1,4 @@
-"""Which sentences stay: of repeated sentences and of nearly repeated paragraphs, the first.
+"""Which sentences stay: of repeated sentences and of nearly repeated paragraphs, the first (Lee et al. 2022).
 
 Only numbers of fixed size are kept (a 64-bit hash for each sentence, a signature for each paragraph, both in
 files); the text is streamed.
@@ -93,7 +93,7 @@ def _sketch_paragraphs(raw: Dataset, mask: np.ndarray, path: Path, progress: boo
 def signatures(texts: list[str]) -> np.ndarray:
     """MinHash signatures (N, 64) of the texts' sets of word 3-grams, by `rensa`.
 
-    The share of equal columns of two rows estimates the Jaccard similarity of the two sets.
+    The share of equal columns of two rows estimates the Jaccard similarity of the two sets (Broder 1997).
     """
     from rensa import RMinHash
 
