@@ -230,7 +230,7 @@ def save_checkpoint(
         keep: how many stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _remove_scraps(folder)
+    remove_scraps(folder)
     scratch, target = folder / f".tmp-{step}-{os.getpid()}", folder / f"step-{step:07d}"
     scratch.mkdir()
     write_tensors(scratch / "model.safetensors", to_hf_state(model))
@@ -241,13 +241,17 @@ def save_checkpoint(
     os.replace(scratch, target)
     for old in checkpoints(folder)[:-keep]:
         os.replace(old, folder / f".tmp-old-{old.name}")
-    _remove_scraps(folder)
+    remove_scraps(folder)
     return target
 
 
-def _remove_scraps(folder: Path) -> None:
-    for scrap in folder.glob(".tmp-*"):
-        shutil.rmtree(scrap, ignore_errors=True)
+def remove_scraps(folder: Path) -> None:
+    """Delete what a killed process left unfinished in a folder of a run or of checkpoints."""
+    for scrap in folder.glob(".*"):
+        if scrap.name.startswith(".tmp-"):
+            shutil.rmtree(scrap, ignore_errors=True)
+        elif re.fullmatch(r"\.\w+\.(json|safetensors)\.\d+", scrap.name):
+            scrap.unlink(missing_ok=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:

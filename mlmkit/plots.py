@@ -80,7 +80,7 @@ def plot_history(history: Curves) -> Figure:
     seen = [t["step"] for t in history.training]
     base = history.baselines
     panels = [
-        (left, "mlm", [e.mlm_loss for e in history.evaluations], "masked language modelling"),
+        (left, "mlm", [e.mlm_loss for e in history.evaluations], "masked language modeling"),
         (right, "nsp", [e.nsp_loss for e in history.evaluations], "next-sentence prediction"),
     ]
     for axes, name, held_out, title in panels:
@@ -124,6 +124,7 @@ def plot_fates(
         width: in inches.
     """
     from matplotlib.patches import Patch, Rectangle
+    from matplotlib.patheffects import withStroke
 
     colours = {"": "#F2F2F2", "special": "#D0D0D0", "mask": BLUE, "random": ORANGE, "keep": GREEN}
     hatches = {"mask": "", "random": "///", "keep": "..."}
@@ -134,11 +135,12 @@ def plot_fates(
             box = Rectangle((column, -row), 0.94, 0.8, facecolor=colours[fate], hatch=hatches.get(fate, ""))
             box.set_edgecolor("white")
             axes.add_patch(box)
-            size = 9 * min(1.0, 7.5 * width / longest / max(len(token), 1))
+            size = min(9.0, 105 * width / longest / max(len(token), 1))  # points, so that it fits into its box
             dark = fate in ("mask", "random", "keep")
             weight = "bold" if dark else "normal"
             text = axes.text(column + 0.47, -row + 0.4, token, ha="center", va="center", fontsize=size, weight=weight)
             text.set_color("white" if dark else "black")
+            text.set_path_effects([withStroke(linewidth=3, foreground=colours[fate])])  # readable on the hatch
     axes.set(xlim=(0, longest), ylim=(-len(tokens) + 0.9, 1), title=title)
     axes.axis("off")
     names = {

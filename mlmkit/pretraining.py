@@ -91,6 +91,8 @@ def pretrain(
     finished = folder / "metrics.json"
     if finished.is_file() and History.load(folder).status in ("finished", "stopped early"):
         return Run(*ckpt.load(folder), History.load(folder), folder)
+    ckpt.remove_scraps(folder)
+    ckpt.remove_scraps(folder / "checkpoints")
     try:
         data = prepare(config, folder, cache_dir, corpus)
         with torch.random.fork_rng(), _deferred_signals() as stop:

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlmkit import pretraining
 from mlmkit.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from mlmkit.corpus import Corpus
-from mlmkit.history import Evaluation
-from mlmkit.pretraining import Run, pretrain
+from mlmkit.history import Evaluation, History
+from mlmkit.pretraining import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -124,7 +125,7 @@ class Finished:
     def again(self, folder: Path, *settings: str, **options: Any) -> Run:
         """The same run, or with other settings, in another folder."""
         options = {"cache_dir": self.cache, "progress": False} | options
-        return pretrain(self.config.override(settings), folder, **options)
+        return pretraining.pretrain(self.config.override(settings), folder, **options)
 
 
 _finished: list[Finished] = []
@@ -136,9 +137,18 @@ def finished_run(factory: pytest.TempPathFactory) -> Finished:
         place = factory.mktemp("finished")
         text, reported = write_text(place / "odd.txt"), list[Evaluation]()
         config = tiny(f"data.corpus={text}")
-        run = pretrain(config, place / "run", cache_dir=place / "cache", progress=False, report=reported.append)
+        run = pretraining.pretrain(
+            config, place / "run", cache_dir=place / "cache", progress=False, report=reported.append
+        )
         _finished.append(Finished(run, config, text, place / "cache", reported))
     return _finished[0]
+
+
+def hurry(patch: pytest.MonkeyPatch) -> None:
+    """Train without drawing the curve and without waiting for the disk: two thirds of a tiny run's time."""
+    patch.setattr(History, "plot", lambda self: None)
+    patch.setattr(pretraining, "save_figure", lambda figure, path: path.write_bytes(b"a picture"))
+    patch.setattr(os, "fsync", lambda file: None)
 
 
 def weights_hash(folder: Path) -> str:

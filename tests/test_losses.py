@@ -76,11 +76,23 @@ def test_what_the_model_says_at_unselected_positions_costs_nothing() -> None:
     assert (logits.grad[labels != IGNORE] != 0).all()
 
 
-def test_logits_in_bfloat16_are_summed_in_fp32() -> None:
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_logits_in_half_precision_are_summed_in_fp32(kind: torch.dtype) -> None:
     """A thousand terms of ln 50 summed in bfloat16 would be off by several percent."""
-    loss = mlm_loss(torch.zeros(1000, 50, dtype=torch.bfloat16), torch.zeros(1000, dtype=torch.long))
+    loss = mlm_loss(torch.zeros(1000, 50, dtype=kind), torch.zeros(1000, dtype=torch.long))
     assert loss.dtype == torch.float32
     assert float(loss) == pytest.approx(math.log(50), rel=1e-5)
+    assert nsp_loss(torch.zeros(3, 2, dtype=kind), torch.tensor([0, 1, 1])).dtype == torch.float32
+
+
+def test_the_gradient_of_both_losses_is_that_of_finite_differences() -> None:
+    """In double precision, where a difference of 10⁻⁶ still has ten exact digits."""
+    torch.manual_seed(0)
+    words = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([[1, IGNORE, 4], [IGNORE, IGNORE, 0]])
+    assert torch.autograd.gradcheck(lambda logits: mlm_loss(logits, labels), [words])
+    relations = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda logits: nsp_loss(logits, torch.tensor([0, 1, 1])), [relations])
 
 
 # --- sentences -----------------------------------------------------------------------------------------------

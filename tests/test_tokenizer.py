@@ -164,6 +164,7 @@ def test_ids_tokens_pieces_and_text_say_the_same() -> None:
     assert tokenizer.encode_batch([text, "", "ki"]) == [ids, [], tokenizer.encode("ki")]
     assert tokenizer.decode(ids, skip_special=False) == "badelo kilo, [MASK] zenzen."
     assert tokenizer.decode(ids) == "badelo kilo, zenzen."
+    assert tokenizer.tokens([tokenizer.vocab_size]) == ["[UNK]"]  # a model may have more rows than the vocabulary
 
 
 def test_a_pair_is_laid_out_with_the_first_separator_in_segment_0() -> None:
