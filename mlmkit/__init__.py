@@ -2,7 +2,7 @@
 
 The modules follow the data, and a module imports only from those before it:
 errors → corpus → tokenizer → pairs → masking → batches → settings → config → model → losses → evaluation → checkpoint →
-plots → history → preparation → optimization → pretraining → course → cli.
+plots → history → preparation → optimization → run_folder → pretraining → course → cli.
 
 Shapes are written at the end of the line that makes them: B batch, S sequence, H hidden, A heads, D head size,
 V vocabulary, M selected positions of the batch.

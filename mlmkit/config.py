@@ -226,7 +226,10 @@ def validate(config: RunConfig) -> None:
         ),
         (train.patience is None or train.patience >= 1, "train.patience must be at least 1, or none"),
         (train.threads is None or train.threads >= 1, "train.threads must be at least 1, or none"),
-        (train.seed >= 0 and data.seed >= 0, "seeds must not be negative"),
+        *(
+            (0 <= seed < 2**63, f"seeds must not be negative and less than 2**63, got {name}={seed}")
+            for name, seed in (("train.seed", train.seed), ("data.seed", data.seed))
+        ),
         *(
             (0 <= p < 1, f"model.{name} must be in [0, 1), got {p}")
             for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")

@@ -173,7 +173,7 @@ def select(
     keys = rng.random((len(count), max(int(count.max()), 1)))  # (B, U) a random order of the units
     keys[np.arange(keys.shape[1]) >= count[:, None]] = np.inf
     rank = keys.argsort(axis=1).argsort(axis=1)  # (B, U)
-    take = rank < np.minimum(chosen, count)[:, None]  # (B, U)
+    take = rank < chosen[:, None]  # (B, U)
     return candidates & np.take_along_axis(take, np.maximum(unit_of, 0), axis=1)
 
 

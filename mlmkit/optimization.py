@@ -96,9 +96,14 @@ def resolve(config: TrainConfig) -> TrainConfig:
         raise UserError(f"train.device={name} asks for a GPU, but PyTorch sees {torch.cuda.device_count()}; use cpu")
     precision = config.precision
     if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
         precision = "bf16" if fast else "fp32"
     return replace(config, device=name, precision=precision, threads=config.threads or torch.get_num_threads())
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies in bf16; without such instructions bf16 is slower than fp32."""
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 def keep_freed_memory() -> bool:

@@ -7,10 +7,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,15 +18,16 @@ from tqdm.auto import tqdm
 
 from mlmkit import checkpoint as ckpt
 from mlmkit.batches import Batch, fingerprint, prefetch, to_device
-from mlmkit.config import RunConfig, TrainConfig, validate
+from mlmkit.config import RunConfig, validate
 from mlmkit.corpus import Corpus
 from mlmkit.errors import UserError
 from mlmkit.evaluation import evaluate
 from mlmkit.history import Evaluation, History, describe_hardware, describe_versions
 from mlmkit.model import BertForPreTraining
-from mlmkit.optimization import keep_freed_memory, learning_rate, make_optimizer, resolve, train_step
+from mlmkit.optimization import keep_freed_memory, learning_rate, make_optimizer, train_step
 from mlmkit.plots import save_figure
 from mlmkit.preparation import Data, build_model, prepare
+from mlmkit.run_folder import claim, give_back
 from mlmkit.tokenizer import Tokenizer
 
 WINDOW = 10
@@ -85,7 +85,7 @@ def pretrain(
     folder = Path(out_dir)
     validate(config)
     before = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    config = _claim(folder, config, resume)
+    config = claim(folder, config, resume)
     torch.set_num_threads(config.train.threads or torch.get_num_threads())
     keep_freed_memory()
     finished = folder / "metrics.json"
@@ -99,63 +99,11 @@ def pretrain(
             trainer = _Trainer(config, folder, data, stop, progress, report)
             trainer.run()
     except UserError:
-        _give_back(folder, before)
+        give_back(folder, before)
         raise
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; go on with: mlmkit pretrain --resume {folder}") from None
     return Run(trainer.model.eval(), data.tokenizer, trainer.history, folder)
-
-
-def _claim(folder: Path, config: RunConfig, resume: bool) -> RunConfig:
-    """Write the resolved configuration into a new run folder, or check it against the one that is there."""
-    path = folder / "run.json"
-    if path.is_file():
-        if not resume:
-            raise UserError(f"{folder} already holds a run; go on with --resume {folder}, or choose another folder")
-        saved = RunConfig.from_dict(ckpt.read_json(path))
-        wanted = replace(config, train=replace(config.train, **_resolved_fields(saved.train, config.train)))
-        if saved != wanted:
-            raise UserError(f"{folder} holds a run with another configuration: {_difference(saved, wanted)}")
-        return saved
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; the run needs a folder: choose another name")
-    scraps = set(folder.glob(".run.json.*"))  # of a process that was killed while it wrote the file
-    if folder.is_dir() and set(folder.iterdir()) - scraps and not resume:
-        raise UserError(f"{folder} is not empty and holds no run; choose another folder")
-    config = replace(config, train=resolve(config.train))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        ckpt.write_json(path, config.to_dict())
-    except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror}); choose another folder") from None
-    return config
-
-
-def _give_back(folder: Path, before: set[str]) -> None:
-    """Undo `_claim` where nothing was trained, so that the same command, put right, can use the folder."""
-    if "run.json" in before or ckpt.checkpoints(folder / "checkpoints"):
-        return
-    for name in ("metrics.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "run.json"):
-        if name not in before:
-            (folder / name).unlink(missing_ok=True)
-    with suppress(OSError):  # not empty: it holds what was there before
-        folder.rmdir()
-
-
-def _resolved_fields(saved: TrainConfig, wanted: TrainConfig) -> dict[str, Any]:
-    """Fields the user left to the machine: the run keeps what it found when it began."""
-    open_ = {"device": "auto", "precision": "auto", "threads": None}
-    return {name: getattr(saved, name) for name, unset in open_.items() if getattr(wanted, name) == unset}
-
-
-def _difference(a: RunConfig, b: RunConfig) -> str:
-    x, y = a.to_dict(), b.to_dict()
-    return ", ".join(
-        f"{section}.{name} was {x[section][name]}, now {y[section][name]}"
-        for section in x
-        for name in x[section]
-        if x[section][name] != y[section][name]
-    )
 
 
 @contextmanager

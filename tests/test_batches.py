@@ -182,6 +182,13 @@ def test_the_same_pairs_get_new_masks_at_every_visit() -> None:
     assert ever[true_ids(visits[0]) >= FIRST].all()  # missed with probability 0.85¹⁰⁰ = 9·10⁻⁸ each
 
 
+def test_successive_batches_draw_their_masks_independently() -> None:
+    """Sixteen batches of pairs that are all equally long: were the draws the same, so would be the places."""
+    batches = plan([[9, 9]] * 80, max_length=24)
+    places = [(batch["labels"] != IGNORE).numpy().tobytes() for batch in islice(batches.epoch(0), 16)]
+    assert len(set(places)) == 16
+
+
 def test_without_end_means_epoch_after_epoch_from_any_place() -> None:
     batches = plan(documents(count=20))
     length = len(list(batches.epoch(0)))

@@ -267,9 +267,10 @@ def test_tokens_go_from_the_front_or_the_back_with_equal_chance() -> None:
     assert 10 < front[single].std() * 4 < 30  # each token for itself: √(85 · ¼) = 4.6, not all on one side
 
 
-def test_the_target_length_is_short_with_the_given_probability_and_then_uniform() -> None:
+@pytest.mark.parametrize("short", [0.3, 1.0])
+def test_the_target_length_is_short_with_the_given_probability_and_then_uniform(short: float) -> None:
     """Sentences of one token, so that a chunk is exactly as long as its target."""
-    room, short = 21, 0.3
+    room = 21
     pairs = pairs_of([[1] * 60_000, [1] * 60_000], room + 3, short=short)
     following = pairs.lengths[pairs.label == IS_NEXT] - 3
     n = len(following)

@@ -18,7 +18,7 @@ from mlmkit.errors import UserError
 from mlmkit.tokenizer import SPECIAL_TOKENS, Tokenizer, _in_lists, load_tokenizer, train_wordpiece
 
 FRAGMENTS = (
-    *("badelo", "Badelo", "KILO", "zenzen", "unheard", "don't", "e.g.", "snake_case", "3.14", "1,000", "x" * 101),
+    *("badelo", "Badelo", "KILO", "zenzen", "unheard", "don't", "e.g.", "snake_case", "3.14", "1,000", "ba" * 50, "ba" * 50 + "k"),
     *("[MASK]", "[mask]", "[SEP]", "[CLS]", "[PAD]", "[UNK]", "[MASK]s", "un[MASK]ed", "[unused3]", "##ki", "##"),
     *("café", "cafe\u0301", "ÅNGSTRÖM", "İstanbul", "straße", "Σίσυφος", "привет", "שלום", "مرحبا", "हिन्दी"),
     *("你好世界", "日本語テキスト", "한국어", "🙂", "👩‍👩‍👧", "a\u200bb", "a\u00adb", "ﬁne", "①", "…", "—", "“q”"),
@@ -150,8 +150,9 @@ def test_a_piece_that_continues_a_word_is_known_as_such() -> None:
 
 def test_reserved_entries_are_no_replacement_for_a_word() -> None:
     """BERT's own vocabulary begins with [unused…]; a model should never see or predict one."""
-    tokenizer = word_tokenizer(["[unused0]", *SPECIAL_TOKENS, "[unused1]", "cat", "[cat]"])
+    tokenizer = word_tokenizer(["[unused0]", *SPECIAL_TOKENS[::-1], "[unused1]", "cat", "[cat]"])
     assert tokenizer.special_ids.tolist() == [1, 2, 3, 4, 5]
+    assert (tokenizer.mask_id, tokenizer.pad_id) == (1, 5)
     assert tokenizer.ordinary_ids.tolist() == [7, 8]
 
 
@@ -292,5 +293,5 @@ def test_a_tokenizer_of_another_kind_of_model_is_refused(tmp_path: Path) -> None
     tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]")).save(
         str(tmp_path / "tokenizer.json")
     )
-    with pytest.raises(UserError, match=r"the tokenizer has no \[PAD\], \[CLS\], \[SEP\], \[MASK\]"):
+    with pytest.raises(UserError, match=r"^the tokenizer has no \[PAD\], \[CLS\], \[SEP\], \[MASK\]"):
         load_tokenizer(tmp_path)
