@@ -112,7 +112,7 @@ class Batches:
                     yield collate(block, pairs, rows, self.tokenizer, self.policy, rng)
                 step += 1
 
-    def forever(self, epoch: int = 0, step: int = 0) -> Iterator[tuple[int, int, Batch]]:
+    def forever(self, epoch: int = 0, step: int = 0) -> Generator[tuple[int, int, Batch], None, None]:
         """Yield (epoch, step in the epoch, batch) without end, from a given place on."""
         while True:
             for batch in self.epoch(epoch, step):

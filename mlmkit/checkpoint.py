@@ -199,6 +199,7 @@ def write_tensors(path: Path, tensors: State) -> None:
     """Write a safetensors file in one step, like `write_json`."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     save_file(tensors, scratch, metadata={"format": "pt"})
+    scratch.chmod(scratch.parent.stat().st_mode & 0o666)  # `save_file` makes it private
     _flush(scratch)
     os.replace(scratch, path)
 

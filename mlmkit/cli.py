@@ -78,9 +78,10 @@ def pretrain(
             config = replace(config, data=replace(config.data, corpus=corpus))
     run = pretraining.pretrain(config, folder, resume=resume is not None, report=lambda e: _say(str(e)))
     last, base = run.history.best if config.train.patience else run.history.last, run.history.baselines
+    gain = base.unigram_entropy - last.mlm_loss
     typer.echo(
         f"{run.history.status}: held-out MLM loss {last.mlm_loss:.3f} nats, "
-        f"{base.unigram_entropy - last.mlm_loss:.2f} below the unigram entropy {base.unigram_entropy:.3f}; "
+        f"{abs(gain):.2f} {'below' if gain >= 0 else 'above'} the unigram entropy {base.unigram_entropy:.3f}; "
         f"NSP accuracy {last.nsp_accuracy:.1%}; {last.seconds:.0f} s\n"
         f"model, metrics.json and curve.png are in {folder}"
     )

@@ -257,7 +257,7 @@ def _known(name: str, kind: type, section: str) -> str:
 _SMALL = ModelConfig(
     hidden_size=128,
     num_hidden_layers=2,
-    num_attention_heads=2,
+    num_attention_heads=4,
     intermediate_size=512,
     max_position_embeddings=64,
     hidden_dropout_prob=0.0,
@@ -274,7 +274,7 @@ PRESETS: dict[str, RunConfig] = {
     "laptop": RunConfig(
         data=DataConfig(vocab_size=4096, max_length=64),
         model=_SMALL,
-        train=TrainConfig(max_steps=7000, batch_size=64, lr=2e-3, warmup_steps=500, eval_every=500),
+        train=TrainConfig(max_steps=7000, batch_size=64, lr=2e-3, warmup_steps=400, eval_every=1000),
     ),
     "gpu": RunConfig(
         data=DataConfig(vocab_size=8192, max_length=128),

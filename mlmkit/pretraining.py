@@ -194,7 +194,9 @@ class _Trainer:
             unit="step",
             disable=None if self.progress else True,
         )
-        batches = prefetch(self.data.batches("train", self.train.seed).forever(self.epoch, self.epoch_step))
+        batches = self.data.batches("train", self.train.seed).forever(self.epoch, self.epoch_step)
+        if self.device.type != "cpu":  # on a CPU the thread would only take time from the model
+            batches = prefetch(batches)
         first = self.step
         try:
             while True:

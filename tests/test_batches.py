@@ -182,11 +182,26 @@ def test_the_same_pairs_get_new_masks_at_every_visit() -> None:
     assert ever[true_ids(visits[0]) >= FIRST].all()  # missed with probability 0.85¹⁰⁰ = 9·10⁻⁸ each
 
 
-def test_successive_batches_draw_their_masks_independently() -> None:
-    """Sixteen batches of pairs that are all equally long: were the draws the same, so would be the places."""
+def test_every_batch_of_every_epoch_draws_its_masks_anew() -> None:
+    """Batches of pairs that are all equally long: were the draws the same, so would be the places."""
     batches = plan([[9, 9]] * 80, max_length=24)
-    places = [(batch["labels"] != IGNORE).numpy().tobytes() for batch in islice(batches.epoch(0), 16)]
-    assert len(set(places)) == 16
+    every = [batch["labels"] for epoch in range(3) for batch in islice(batches.epoch(epoch), 10)]
+    full = [labels for labels in every if labels.shape == (8, 24)]  # all but the last batch of an epoch
+    assert len(full) > 25
+    assert len({(labels != IGNORE).numpy().tobytes() for labels in full}) == len(full)
+
+
+def test_every_epoch_cuts_the_documents_anew_and_in_another_order() -> None:
+    batches = plan(documents())
+    rows = [[tuple(ids[mask == 1].tolist()) for b in batches.epoch(e) for ids, mask in seen(b)] for e in (0, 1)]
+    assert len(set(rows[0]) & set(rows[1])) < len(rows[0]) / 2
+    whole = plan([[9, 9]] * 80)  # here the true pairs are the same in each epoch
+    firsts = [torch.cat([true_ids(b)[:, 1] for b in whole.epoch(e)]).tolist()[:50] for e in (0, 1)]
+    assert firsts[0] != firsts[1]
+
+
+def seen(batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(true_ids(batch), batch["attention_mask"], strict=True)
 
 
 def test_without_end_means_epoch_after_epoch_from_any_place() -> None:
@@ -310,10 +325,11 @@ def test_sorting_by_length_within_groups_saves_most_of_the_padding() -> None:
 
 
 def test_short_and_long_batches_come_mixed() -> None:
-    """Sorting everything would train on short pairs first: lengths along an epoch are uncorrelated."""
-    widths = [batch["input_ids"].shape[1] for batch in plan(documents(count=600), max_length=128).epoch(0)]
+    """Sorting alone would train on short pairs first: along an epoch, lengths are uncorrelated."""
+    batches = plan(documents(count=600), max_length=128, bucket=1000)  # one group holds them all
+    widths = [batch["input_ids"].shape[1] for batch in batches.epoch(0)]
     assert len(set(widths)) > 3
-    assert abs(np.corrcoef(widths, np.arange(len(widths)))[0, 1]) < 0.35  # 4.5 standard errors, n = 170
+    assert abs(np.corrcoef(widths, np.arange(len(widths)))[0, 1]) < 5 / len(widths) ** 0.5  # standard errors
 
 
 # --- in the background ---------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import typer
 from runs import (
     ROOT,
     TINY,
@@ -163,8 +164,9 @@ def test_pretrain_reports_evaluations_and_says_where_the_model_is(
     lines = answer.out.splitlines()
     assert [line.split()[:2] for line in lines[:4]] == [["step", str(step)] for step in (0, 8, 16, 24)]
     history = finished.run.history
-    below = history.baselines.unigram_entropy - history.last.mlm_loss
-    assert lines[4].startswith(f"finished: held-out MLM loss {history.last.mlm_loss:.3f} nats, {below:.2f} below the")
+    gain = history.baselines.unigram_entropy - history.last.mlm_loss
+    side = f"{gain:.2f} below" if gain > 0 else f"{-gain:.2f} above"
+    assert lines[4].startswith(f"finished: held-out MLM loss {history.last.mlm_loss:.3f} nats, {side} the unigram entr")
     assert lines[5] == f"model, metrics.json and curve.png are in {tmp_path / 'run'}"
 
 
@@ -404,10 +406,6 @@ def place(finished: Finished, tmp_path: Path) -> Place:
     return Place(tmp_path, finished.text, tmp_path / "run")
 
 
-def without(path: Path) -> None:
-    path.unlink()
-
-
 def damaged_parquet(place: Place) -> Path:
     path = place.parquet("bad.parquet", text=["one", "two"])
     path.write_bytes(path.read_bytes()[:-10])
@@ -617,7 +615,7 @@ MISTAKES: dict[str, Mistake] = {
         [r"config\.json is damaged, it is not JSON", r"put a good copy"],
     ),
     "a run that has not finished": (
-        lambda p: (without(p.run / "model.safetensors"), ["evaluate", p.run])[1],
+        lambda p: ((p.run / "model.safetensors").unlink(), ["evaluate", p.run])[1],
         [r"run holds a run that has not finished; go on with: mlmkit pretrain --resume .*run"],
     ),
     "no mask": (lambda p: ["fill-mask", p.run, "A spoon."], [r"no \[MASK\] in 'A spoon\.'", r"write it where a word"]),

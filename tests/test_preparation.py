@@ -81,16 +81,16 @@ def test_without_a_cache_folder_the_usual_one_is_taken(corpus: Corpus, tmp_path:
     assert (tmp_path / "usual" / "tokens").is_dir()
 
 
-def test_counts_are_those_of_the_text_without_special_tokens(data: Data, corpus: Corpus):
-    expected: Counter[int] = Counter()
-    for document in corpus["validation"]:
-        for sentence in document["sentences"]:
-            expected.update(data.tokenizer.encode(sentence))
+def test_counts_are_those_of_the_text_without_special_tokens(cache: Path, tmp_path: Path):
+    rows = documents(12)
+    held_out = [*rows[8:10], ["The Ω forgets a spoon.", "No Ω sings."]]  # not a letter of the training text
+    splits = {"train": rows[:8], "validation": held_out, "test": rows[10:]}
+    data = prepare(TINY, tmp_path, cache, Corpus.from_documents("unknown", splits, cache))
+    expected = Counter(i for document in held_out for sentence in document for i in data.tokenizer.encode(sentence))
+    assert expected.pop(data.tokenizer.unk_id) >= 2
     counts = data.counts("validation")
     assert counts.shape == (data.tokenizer.vocab_size,)
-    assert {i: n for i, n in enumerate(counts.tolist()) if n} == {
-        i: n for i, n in expected.items() if i not in data.tokenizer.special_ids
-    }
+    assert {i: n for i, n in enumerate(counts.tolist()) if n} == expected
 
 
 def test_baselines_by_hand(data: Data):

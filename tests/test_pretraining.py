@@ -193,6 +193,27 @@ def test_another_seed_gives_another_run(finished: Finished, tmp_path: Path):
     assert weights_hash(tmp_path / "other") != weights_hash(finished.folder)
 
 
+def test_every_update_has_its_own_rate_its_own_dropout_and_the_settings_of_the_run(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    original = pretraining.train_step
+    seen: list[dict[str, Any]] = []
+
+    def recorded_step(model: Any, *args: Any, **options: Any) -> Any:
+        assert model.training
+        seen.append(options | {"dropout": torch.initial_seed()})
+        return original(model, *args, **options)
+
+    monkeypatch.setattr(pretraining, "train_step", recorded_step)
+    finished.again(tmp_path / "run", "train.grad_clip=0.7")
+    assert [options["lr"] for options in seen] == [mlmkit.learning_rate(step, TINY.train) for step in range(24)]
+    assert {(options["grad_clip"], options["precision"]) for options in seen} == {(0.7, "fp32")}
+    dropout = {options["dropout"] for options in seen}
+    assert len(dropout) == 24
+    finished.again(tmp_path / "other", "train.seed=1")
+    assert not dropout & {options["dropout"] for options in seen[24:]}
+
+
 def test_a_thread_can_train_too(finished: Finished, tmp_path: Path):
     """Where signals cannot be caught."""
     thread = threading.Thread(target=finished.again, args=(tmp_path / "thread", "train.max_steps=4"))
