@@ -76,11 +76,11 @@ def collate(
 
 @dataclass(frozen=True)
 class Batches:
-    """All batches of a tokenised split, epoch by epoch.
+    """All batches of a tokenized split, epoch by epoch.
 
     Args:
         documents: a split from `tokenize_corpus`, in shuffled order.
-        tokenizer: the one it was tokenised with.
+        tokenizer: the one it was tokenized with.
         policy: how to mask.
         batch_size: pairs in a batch B; the last batch of a block may have fewer.
         max_length: longest pair S.

@@ -261,7 +261,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(path: Path, model: BertForPreTraining, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put weights and optimiser back as they were at the checkpoint, and return the plain state.
+    """Put weights and optimizer back as they were at the checkpoint, and return the plain state.
 
     Raises:
         UserError: a file is missing or damaged, or does not fit the model.

@@ -19,7 +19,7 @@ from mlmkit.errors import UserError
 
 app = typer.Typer(
     name="mlmkit",
-    help="Pre-train a BERT with masked language modelling and next-sentence prediction, and learn how it works.",
+    help="Pre-train a BERT with masked language modeling and next-sentence prediction, and learn how it works.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,4 +1,4 @@
-"""What is minimised: cross-entropy over the selected positions, plus cross-entropy of the sentence relation."""
+"""What is minimized: cross-entropy over the selected positions, plus cross-entropy of the sentence relation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mlm_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Average −log Pr(x_i | x̄) over the selected positions i ∈ A(x), in nats.
 
     The objective is a sum of logs over A(x) for every x (Xiao & Zhu ch. 1); dividing by the number of selected
-    positions in the batch changes its scale, not its maximiser. Positions labelled −100 take no part. A batch
+    positions in the batch changes its scale, not its maximizer. Positions labeled −100 take no part. A batch
     without any selected position has loss 0 and gradient 0.
 
     Args:
@@ -60,7 +60,7 @@ def _at_least_fp32(logits: Tensor) -> Tensor:
 
 
 def pretraining_loss(model: BertForPreTraining, batch: Mapping[str, Tensor]) -> Losses:
-    """Compute both losses from one forward pass (Devlin et al. 2019, appendix A.2: their sum is minimised).
+    """Compute both losses from one forward pass (Devlin et al. 2019, appendix A.2: their sum is minimized).
 
     The logits over the vocabulary are computed at the selected positions only: the other 85 % would be
     multiplied out and thrown away.

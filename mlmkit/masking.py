@@ -94,7 +94,7 @@ def units(
 
     A unit never reaches across a position that is no candidate, so it never contains [CLS] or [SEP]. For spans,
     the words of each stretch are cut at random so that the lengths (in words) are geometric with parameter
-    `span_p`, cut off at `span_max` (SpanBERT, Joshi et al. 2020 §3.1, draws from the same law but renormalises
+    `span_p`, cut off at `span_max` (SpanBERT, Joshi et al. 2020 §3.1, draws from the same law but renormalizes
     it instead of cutting it off, and places spans one by one instead of partitioning the sequence).
 
     Args:

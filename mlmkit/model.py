@@ -186,11 +186,11 @@ class BertForPreTraining(nn.Module):
         self.encoder = Encoder(config)
         self.mlm = MLMHead(config, self.encoder.embeddings.token)
         self.nsp = NSPHead(config)
-        self.apply(self._initialise)
+        self.apply(self._initialize)
         with torch.no_grad():  # after the tied decoder, which has drawn the same matrix again
             self.encoder.embeddings.token.weight[config.pad_token_id] = 0
 
-    def _initialise(self, module: nn.Module) -> None:
+    def _initialize(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
         if isinstance(module, nn.Linear):

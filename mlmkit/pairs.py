@@ -1,6 +1,6 @@
 """Documents → `[CLS] A [SEP] B [SEP]`: sentence pairs for next-sentence prediction (Devlin et al. 2019, task #2).
 
-A tokenised document is one row of an Arrow table on disk. Pairs are planned for a `Block` at a time, a bounded
+A tokenized document is one row of an Arrow table on disk. Pairs are planned for a `Block` at a time, a bounded
 slice of the table, so the corpus may be larger than the memory. A pair is four numbers, the token ranges of A and
 B; tokens are only copied when a batch is laid out.
 """
@@ -127,13 +127,13 @@ def _tokenize_documents(documents: list[list[str]], tokenizer: Tokenizer) -> dic
 
 
 def token_ids(documents: Dataset) -> Iterator[NDArray[np.int64]]:
-    """Go through the ids of a tokenised split, some thousand documents at a time."""
+    """Go through the ids of a tokenized split, some thousand documents at a time."""
     for start in range(0, len(documents), 10_000):
         yield read_block(documents, start, start + 10_000).tokens.astype(np.int64)
 
 
 def read_block(documents: Dataset, start: int, stop: int) -> Block:
-    """Read documents `start` to `stop` (exclusive) of a tokenised split."""
+    """Read documents `start` to `stop` (exclusive) of a tokenized split."""
     rows = documents.with_format("arrow")[start : min(stop, len(documents))]
 
     def flat(name: str) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""Pictures, in one style that can be read on light and dark pages and without colour vision.
+"""Pictures, in one style that can be read on light and dark pages and without color vision.
 
 Every function returns the figure; none of them shows it.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlmkit.evaluation import Baselines
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#737373"
-"""Colours of Okabe and Ito, told apart by colour-blind readers; each is also given its own line or hatch."""
+"""Colors of Okabe and Ito, told apart by color-blind readers; each is also given its own line or hatch."""
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def _baseline(axes: Axes, value: float, label: str, line: str) -> None:
 def plot_fates(
     tokens: Sequence[Sequence[str]], fates: Sequence[Sequence[str]], title: str = "", width: float = 9.0
 ) -> Figure:
-    """Draw sentences as rows of boxes, each box coloured by what happened to the token.
+    """Draw sentences as rows of boxes, each box colored by what happened to the token.
 
     Args:
         tokens: what stands in each box, row by row.
@@ -126,13 +126,13 @@ def plot_fates(
     from matplotlib.patches import Patch, Rectangle
     from matplotlib.patheffects import withStroke
 
-    colours = {"": "#F2F2F2", "special": "#D0D0D0", "mask": BLUE, "random": ORANGE, "keep": GREEN}
+    colors = {"": "#F2F2F2", "special": "#D0D0D0", "mask": BLUE, "random": ORANGE, "keep": GREEN}
     hatches = {"mask": "", "random": "///", "keep": "..."}
     longest = max(map(len, tokens))
     figure, (axes,) = new_figure(width=width, height=0.55 * len(tokens) + 0.9)
     for row, (line, marks) in enumerate(zip(tokens, fates, strict=True)):
         for column, (token, fate) in enumerate(zip(line, marks, strict=True)):
-            box = Rectangle((column, -row), 0.94, 0.8, facecolor=colours[fate], hatch=hatches.get(fate, ""))
+            box = Rectangle((column, -row), 0.94, 0.8, facecolor=colors[fate], hatch=hatches.get(fate, ""))
             box.set_edgecolor("white")
             axes.add_patch(box)
             size = min(9.0, 105 * width / longest / max(len(token), 1))  # points, so that it fits into its box
@@ -140,7 +140,7 @@ def plot_fates(
             weight = "bold" if dark else "normal"
             text = axes.text(column + 0.47, -row + 0.4, token, ha="center", va="center", fontsize=size, weight=weight)
             text.set_color("white" if dark else "black")
-            text.set_path_effects([withStroke(linewidth=3, foreground=colours[fate])])  # readable on the hatch
+            text.set_path_effects([withStroke(linewidth=3, foreground=colors[fate])])  # readable on the hatch
     axes.set(xlim=(0, longest), ylim=(-len(tokens) + 0.9, 1), title=title)
     axes.axis("off")
     names = {
@@ -151,7 +151,7 @@ def plot_fates(
         "special": "special",
     }
     used = [fate for fate in names if any(fate in marks for marks in fates)]
-    handles = [Patch(facecolor=colours[f], hatch=hatches.get(f, ""), edgecolor="white", label=names[f]) for f in used]
+    handles = [Patch(facecolor=colors[f], hatch=hatches.get(f, ""), edgecolor="white", label=names[f]) for f in used]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 

@@ -71,7 +71,7 @@ class Data:
 
 
 def prepare(config: RunConfig, folder: Path, cache_dir: Path | None = None, corpus: Corpus | None = None) -> Data:
-    """Load the corpus, learn or open the tokenizer, and tokenise.
+    """Load the corpus, learn or open the tokenizer, and tokenize.
 
     Args:
         config: a whole run.

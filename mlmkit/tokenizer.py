@@ -130,10 +130,10 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int = 4096, lowercase: boo
     """Learn a WordPiece vocabulary (Devlin et al. 2019 §3; algorithm of `tokenizers`).
 
     The same texts always give the same vocabulary, in the order: special tokens, characters, continuing
-    characters, longer pieces as they were learnt.
+    characters, longer pieces as they were learned.
 
     Args:
-        texts: the training part only; a vocabulary learnt from held-out text is a leak. It is read twice: give
+        texts: the training part only; a vocabulary learned from held-out text is a leak. It is read twice: give
             an iterable that starts anew each time; an iterator is first gathered in memory.
         vocab_size: largest size, special tokens included; a small corpus gives fewer. At most a quarter are
             single characters, the most frequent ones.
@@ -149,7 +149,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int = 4096, lowercase: boo
     backend = _backend(SPECIAL_TOKENS, lowercase)
     alphabet = _alphabet(texts, backend, limit=max(1, min(1000, vocab_size // 4)))
     if not alphabet:
-        raise UserError("no vocabulary can be learnt: the training text is empty")
+        raise UserError("no vocabulary can be learned: the training text is empty")
     # The library numbers continuing characters in an order that changes from run to run, and breaks ties between
     # equally frequent merges by these numbers. Named beforehand, they have fixed numbers.
     characters = [*alphabet, *(CONTINUATION + c for c in alphabet if _continues(c, backend))]
@@ -163,8 +163,8 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int = 4096, lowercase: boo
         show_progress=False,
     )
     backend.train_from_iterator(_in_lists(texts), trainer)
-    learnt = backend.get_vocab()
-    return Tokenizer(_backend(sorted(learnt, key=learnt.__getitem__)[:vocab_size], lowercase))
+    learned = backend.get_vocab()
+    return Tokenizer(_backend(sorted(learned, key=learned.__getitem__)[:vocab_size], lowercase))
 
 
 def _backend(vocabulary: Sequence[str], lowercase: bool) -> tokenizers.Tokenizer:
@@ -184,12 +184,12 @@ def _backend(vocabulary: Sequence[str], lowercase: bool) -> tokenizers.Tokenizer
 
 
 def _alphabet(texts: Iterable[str], backend: tokenizers.Tokenizer, limit: int) -> list[str]:
-    """Find the `limit` most frequent characters of the normalised texts, in the order of their code points."""
+    """Find the `limit` most frequent characters of the normalized texts, in the order of their code points."""
     raw: Counter[str] = Counter()
     for text in texts:
         raw.update(text)
     counts: Counter[str] = Counter()
-    for character, count in raw.items():  # the normaliser treats each character by itself
+    for character, count in raw.items():  # the normalizer treats each character by itself
         for c in backend.normalizer.normalize_str(character):
             counts[c] += 0 if c.isspace() else count
     return sorted(sorted(+counts, key=lambda c: (-counts[c], c))[:limit])

@@ -46,7 +46,7 @@ def numbered_block(documents: Sequence[Sequence[int]]) -> Block:
 
 
 def numbered_table(documents: Sequence[Sequence[int]]) -> Any:
-    """The same as a tokenised split."""
+    """The same as a tokenized split."""
     from datasets import Dataset, Features, List, Value
 
     ids = np.split(numbered_block(documents).tokens, np.cumsum([sum(d) for d in documents])[:-1])
@@ -100,7 +100,7 @@ def prose(seed: int, sentences: int) -> list[str]:
 
 @cache
 def tiny_tokenizer(vocab_size: int = 200, lowercase: bool = True) -> Tokenizer:
-    """A WordPiece tokenizer learnt from `prose`."""
+    """A WordPiece tokenizer learned from `prose`."""
     return train_wordpiece(prose(0, 400), vocab_size, lowercase)
 
 

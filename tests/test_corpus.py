@@ -414,7 +414,7 @@ def test_python_docs_holds_out_what_training_has_not_seen(tmp_path: Path) -> Non
         assert 0.045 < corpus.report.words[held_out] / sum(corpus.report.words.values()) < 0.06
         assert corpus.report.overlap[held_out] == ngram_overlap(corpus["train"], corpus[held_out]) <= 0.03
     sentences = all_sentences(corpus)
-    assert len({hashing.normalised(sentence) for sentence in sentences}) == len(sentences)
+    assert len({hashing.normalized(sentence) for sentence in sentences}) == len(sentences)
     code = f"""
         from mlmkit.corpus import load_corpus
         print(load_corpus("python-docs", cache_dir={str(tmp_path / "again")!r}, progress=False).fingerprint)

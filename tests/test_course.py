@@ -73,9 +73,7 @@ def report(folder: Path) -> Iterator[CourseReport]:
     for place in ("user", "path"):
         spec = folder / place / "kernels" / "python3" / "kernel.json"
         spec.parent.mkdir(parents=True)
-        spec.write_text(
-            json.dumps({"argv": ["no-such-python"], "display_name": "mine", "language": "python"})
-        )
+        spec.write_text(json.dumps({"argv": ["no-such-python"], "display_name": "mine", "language": "python"}))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("JUPYTER_PATH", str(folder / "path"))

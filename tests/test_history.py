@@ -87,8 +87,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a list": (lambda p: p.write_text("[]"), r"metrics\.json is damaged, it holds no JSON object"),
     "no status": (lambda p: rewrite(p, lambda d: d.pop("status")), r"metrics\.json is damaged: .*'status'"),
     "a strange field": (
-        lambda p: rewrite(p, lambda d: d["evaluations"][0].update(colour="red")),
-        r"metrics\.json is damaged: .*'colour'",
+        lambda p: rewrite(p, lambda d: d["evaluations"][0].update(color="red")),
+        r"metrics\.json is damaged: .*'color'",
     ),
     "no baselines": (lambda p: rewrite(p, lambda d: d.update(baselines=None)), r"metrics\.json is damaged"),
     "no evaluations": (lambda p: rewrite(p, lambda d: d.update(evaluations=None)), r"metrics\.json is damaged"),

@@ -367,7 +367,7 @@ def test_the_seed_alone_decides_the_first_weights() -> None:
 
 
 def test_one_batch_can_be_overfitted() -> None:
-    """Whatever cannot be learnt by heart in 150 updates is not connected to its label."""
+    """Whatever cannot be learned by heart in 150 updates is not connected to its label."""
     torch.manual_seed(0)
     model = BertForPreTraining(small_config(hidden_size=32, num_attention_heads=4))
     batch = random_batch(model.config, [12, 5, 9, 12, 7, 10])

@@ -51,9 +51,7 @@ def test_the_second_cell_holds_the_parameters(notebook: nbformat.NotebookNode):
     second = notebook.cells[1]
     assert second.cell_type == "code"
     assert "parameters" in second.metadata.get("tags", [])
-    targets = [
-        target for node in ast.walk(syntax(second)) if isinstance(node, ast.Assign) for target in node.targets
-    ]
+    targets = [target for node in ast.walk(syntax(second)) if isinstance(node, ast.Assign) for target in node.targets]
     assert {target.id for target in targets if isinstance(target, ast.Name)} >= PARAMETERS
     tagged = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1

@@ -79,7 +79,7 @@ def test_every_update_moves_and_the_peak_is_reached_and_never_passed(warmup: int
     assert learning_rate(steps, config) == 0
 
 
-# The optimiser
+# The optimizer
 
 
 def test_matrices_decay_and_biases_and_norms_do_not(model: BertForPreTraining):

@@ -331,7 +331,7 @@ def test_whatever_the_corpus_the_laws_of_pairs_hold(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_every_sentence_of_a_document_with_two_occurs_beside_its_neighbours(seed: int) -> None:
+def test_every_sentence_of_a_document_with_two_occurs_beside_its_neighbors(seed: int) -> None:
     """Also the last one, which the cut may leave alone: it comes back until it is the next sentence."""
     block = numbered_block([[4, 4], [2, 2, 2], *prose_like(seed, 300)])
     for short in (0.0, 1.0):
@@ -395,7 +395,7 @@ def test_what_was_tokenised_once_is_opened_and_another_vocabulary_has_its_own_ta
     folder = tmp_path / "tokens"
     first = tokenize_corpus(corpus, tokenizer, folder)
     assert len(list(folder.iterdir())) == 1  # and nothing half-written beside it
-    monkeypatch.setattr(type(tokenizer), "encode_batch", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr(type(tokenizer), "encode_batch", lambda *_: pytest.fail("tokenized again"))
     again = tokenize_corpus(corpus, tokenizer, folder)
     assert again["train"]["input_ids"][:] == first["train"]["input_ids"][:]
     monkeypatch.undo()

@@ -40,7 +40,7 @@ def make_history() -> History:
     )
 
 
-def labelled(axes: Axes, label: str) -> Line2D:
+def labeled(axes: Axes, label: str) -> Line2D:
     return next(line for line in axes.lines if line.get_label() == label)
 
 
@@ -54,7 +54,7 @@ def test_history_draws_the_losses_that_were_measured():
     history = make_history()
     left, right = plots.plot_history(history).axes
     for axes, name in [(left, "mlm"), (right, "nsp")]:
-        held_out, training = labelled(axes, "held out"), labelled(axes, "training")
+        held_out, training = labeled(axes, "held out"), labeled(axes, "training")
         assert list(held_out.get_xdata()) == [0, 100, 200]
         assert list(held_out.get_ydata()) == [getattr(e, f"{name}_loss") for e in history.evaluations]
         assert list(training.get_xdata()) == [50, 100, 150]
@@ -75,7 +75,7 @@ def test_history_draws_each_baseline_at_its_value_and_names_it():
         assert [(t.xy[1], t.get_text()) for t in axes.texts] == baselines
         low, high = axes.get_ylim()
         assert all(low < value < high for value, _ in baselines), "a baseline lies outside the picture"
-    assert len({line.get_linestyle() for line in left.lines[-2:]}) == 2, "two baselines are told apart by colour alone"
+    assert len({line.get_linestyle() for line in left.lines[-2:]}) == 2, "two baselines are told apart by color alone"
 
 
 def test_history_of_a_run_that_has_just_begun_can_be_drawn():
@@ -84,7 +84,7 @@ def test_history_of_a_run_that_has_just_begun_can_be_drawn():
     assert len(drawn(plots.plot_history(history)))
 
 
-def test_fates_draws_a_box_for_each_token_in_the_colour_of_its_fate():
+def test_fates_draws_a_box_for_each_token_in_the_color_of_its_fate():
     tokens = [["[CLS]", "the", "[MASK]", "spoon"], ["[CLS]", "a", "kettle"]]
     fates = [["special", "", "mask", "random"], ["special", "keep", ""]]
     figure = plots.plot_fates(tokens, fates, title="what happened")
@@ -97,11 +97,11 @@ def test_fates_draws_a_box_for_each_token_in_the_colour_of_its_fate():
     by_fate = {
         fate: {to_hex(b.get_facecolor()) for b, f in zip(boxes, flat, strict=True) if f == fate} for fate in flat
     }
-    assert all(len(colours) == 1 for colours in by_fate.values())
+    assert all(len(colors) == 1 for colors in by_fate.values())
     assert len(set(itertools.chain(*by_fate.values()))) == 5
     assert by_fate["mask"] == {plots.BLUE.lower()}
     hatches = {fate: box.get_hatch() for box, fate in zip(boxes, flat, strict=True)}
-    assert hatches["random"] != hatches["keep"], "told apart by colour alone"
+    assert hatches["random"] != hatches["keep"], "told apart by color alone"
     for box, text in zip(boxes, axes.texts, strict=True):
         x, y = text.get_position()
         assert box.get_x() < x < box.get_x() + box.get_width()
@@ -121,7 +121,7 @@ def test_fates_keeps_every_token_inside_its_box():
     figure.canvas.draw()
     (axes,) = figure.axes
     for box, text in zip(axes.patches, axes.texts, strict=True):
-        # bold and wide letters may touch the rim of their box, not their neighbour's middle
+        # bold and wide letters may touch the rim of their box, not their neighbor's middle
         assert text.get_window_extent().width < 1.3 * box.get_window_extent().width, text.get_text()
 
 
@@ -141,7 +141,7 @@ def test_distribution_draws_a_bar_for_each_candidate_and_marks_the_true_one():
     assert [names[round(height)] for height in heights] == tokens
     assert [text.get_text() for text in axes.texts] == ["0.500", "0.300", f"0.050   loss {-math.log(0.05):.2f} nats"]
     assert [to_hex(bar.get_facecolor()) for bar in bars] == [c.lower() for c in (plots.BLUE, plots.BLUE, plots.GREEN)]
-    assert bars[2].get_hatch() != bars[0].get_hatch(), "told apart by colour alone"
+    assert bars[2].get_hatch() != bars[0].get_hatch(), "told apart by color alone"
     assert axes.get_xlim()[1] > 0.5
 
 

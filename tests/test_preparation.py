@@ -1,4 +1,4 @@
-"""What a run starts from: the vocabulary is learnt from training text only, the held-out questions never change."""
+"""What a run starts from: the vocabulary is learned from training text only, the held-out questions never change."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_tokenizer_is_kept_in_the_run_and_opened_from_there(
     cache: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     first = prepare(TINY, tmp_path, cache, corpus)
-    monkeypatch.setattr(preparation, "train_wordpiece", lambda *_: pytest.fail("learnt again"))
+    monkeypatch.setattr(preparation, "train_wordpiece", lambda *_: pytest.fail("learned again"))
     again = prepare(tiny("data.vocab_size=50"), tmp_path, cache, corpus)
     assert again.tokenizer.backend.to_str() == first.tokenizer.backend.to_str()
     assert first.tokenizer.vocab_size <= TINY.data.vocab_size
@@ -56,7 +56,7 @@ def test_the_tokenizer_is_kept_in_the_run_and_opened_from_there(
 
 def test_the_vocabulary_knows_nothing_of_held_out_text(cache: Path, tmp_path: Path):
     rows = documents(12)
-    odd = [["zyxwvut zyxwvut zyxwvut zyxwvut."] * 3] * 20  # frequent enough to be learnt
+    odd = [["zyxwvut zyxwvut zyxwvut zyxwvut."] * 3] * 20  # frequent enough to be learned
     splits = {"train": rows[:8], "validation": rows[8:10] + odd, "test": rows[10:] + odd}
     data = prepare(TINY, tmp_path, cache, Corpus.from_documents("leak", splits, cache))
     assert not [token for token in data.tokenizer.backend.get_vocab() if "zy" in token]

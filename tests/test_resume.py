@@ -145,7 +145,7 @@ def test_ctrl_c_while_the_corpus_is_read_says_how_to_go_on(
     ("owner", "name", "call"),
     [
         (ckpt, "save_file", 1),  # the first checkpoint: there is no other
-        (ckpt, "save_file", 6),  # optimiser of the third
+        (ckpt, "save_file", 6),  # optimizer of the third
         (ckpt, "write_json", 7),  # state of a checkpoint, or the record
         (os, "replace", 15),
         (shutil, "rmtree", 1),

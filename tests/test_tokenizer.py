@@ -1,4 +1,4 @@
-"""The tokenizer: learnt from text, the same every time, and opened by `transformers` without a difference."""
+"""The tokenizer: learned from text, the same every time, and opened by `transformers` without a difference."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def varied_strings(count: int = 200) -> list[str]:
     return ["", *made, *prose(5, 100)]
 
 
-# --- what is learnt ------------------------------------------------------------------------------------------
+# --- what is learned ------------------------------------------------------------------------------------------
 
 
 def test_the_special_tokens_have_the_ids_0_to_4() -> None:
@@ -80,10 +80,10 @@ def test_the_vocabulary_is_never_larger_than_asked_and_has_no_holes(size: int) -
 
 def test_characters_come_before_longer_pieces_and_only_letters_and_digits_continue_a_word() -> None:
     tokenizer = train_wordpiece(["ab ab, ba! 日本 abba abba"] * 3, 100)
-    learnt = tokenizer.tokens(range(FIRST, tokenizer.vocab_size))
-    assert learnt[:8] == ["!", ",", "a", "b", "日", "本", "##a", "##b"]
-    assert {"ab", "ba", "abba"} <= set(learnt[8:])
-    assert all(len(piece.removeprefix("##")) > 1 for piece in learnt[8:])
+    learned = tokenizer.tokens(range(FIRST, tokenizer.vocab_size))
+    assert learned[:8] == ["!", ",", "a", "b", "日", "本", "##a", "##b"]
+    assert {"ab", "ba", "abba"} <= set(learned[8:])
+    assert all(len(piece.removeprefix("##")) > 1 for piece in learned[8:])
 
 
 def test_only_the_most_frequent_characters_have_a_place_and_a_word_with_another_is_unknown() -> None:
@@ -172,9 +172,9 @@ def test_a_pair_is_laid_out_with_the_first_separator_in_segment_0() -> None:
     tokenizer = word_tokenizer([*SPECIAL_TOKENS, "a", "b", "c"])
     assert tokenizer.pair_ids("a b", "c") == ([2, 5, 6, 3, 7, 3], [0, 0, 0, 0, 1, 1])
     assert tokenizer.pair_ids("a b") == ([2, 5, 6, 3], [0, 0, 0, 0])
-    learnt = tiny_tokenizer()
-    ids, segments = learnt.pair_ids("ki", "ba ba")
-    assert ids == [2, learnt.id("ki"), 3, *[learnt.id("ba")] * 2, 3]
+    learned = tiny_tokenizer()
+    ids, segments = learned.pair_ids("ki", "ba ba")
+    assert ids == [2, learned.id("ki"), 3, *[learned.id("ba")] * 2, 3]
     assert segments == [0, 0, 0, 1, 1, 1]
 
 

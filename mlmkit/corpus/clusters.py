@@ -81,7 +81,7 @@ def _describe(documents: Dataset, one_in: int, folder: Path, progress: bool) -> 
 def _sharing(folder: Path, words: np.ndarray, one_in: int) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of documents with at least one common n-gram for every two hundred words of the shorter one.
 
-    Only neighbours in an n-gram's list of documents are counted: that is enough for connected components.
+    Only neighbors in an n-gram's list of documents are counted: that is enough for connected components.
     """
     grams = np.fromfile(folder / "ngrams", dtype=np.uint64)
     owners = np.fromfile(folder / "owners", dtype=np.int64)

@@ -18,7 +18,7 @@ from mlmkit.corpus.hashing import (
     MULTIPLIER,
     first_occurrences,
     ngram_hashes,
-    normalised,
+    normalized,
     text_hash,
     word_hashes,
 )
@@ -45,10 +45,10 @@ class Kept(NamedTuple):
 
 
 def record_sentences(documents: Iterable[RawDocument], path: Path) -> Iterator[RawDocument]:
-    """Passes documents on and writes the hash of every normalised sentence to a file."""
+    """Passes documents on and writes the hash of every normalized sentence to a file."""
     with path.open("wb") as file:
         for document in documents:
-            hashes = [text_hash(normalised(sentence)) for part in document.paragraphs for sentence in part]
+            hashes = [text_hash(normalized(sentence)) for part in document.paragraphs for sentence in part]
             np.array(hashes, dtype=np.uint64).tofile(file)
             yield document
 

@@ -34,10 +34,10 @@ def text_hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little")
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """A text's lower-cased words: two texts that differ in case, spacing or punctuation become equal.
 
-    >>> normalised("The  sum (of a).") == normalised("the sum of a")
+    >>> normalized("The  sum (of a).") == normalized("the sum of a")
     True
     """
     return " ".join(WORD.findall(text.lower()))
