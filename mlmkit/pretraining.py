@@ -259,8 +259,9 @@ class _Trainer:
 
     def _diverged(self, what: str) -> TrainingDiverged:
         return TrainingDiverged(
-            f"{what}: lower train.lr (now {self.train.lr:g}), lengthen train.warmup_steps, set train.grad_clip=1.0, "
-            f"or use train.precision=fp32; the last checkpoint in {self.folder} is from before"
+            f"{what}: start a new run and lower train.lr (now {self.train.lr:g}), lengthen train.warmup_steps, "
+            "set train.grad_clip=1.0, or use train.precision=fp32; "
+            f"the last checkpoint in {self.folder} is from before"
         )
 
     def _checkpoint(self) -> None:

@@ -54,6 +54,7 @@ RULES: list[tuple[str, Any, str]] = [
     ("train.threads", 0, "train.threads must be at least 1, or none"),
     ("train.seed", -1, "seeds must not be negative"),
     ("data.seed", -1, "seeds must not be negative"),
+    ("train.seed", 2**63, "seeds must not be negative"),
     ("train.precision", "fp16", "train.precision expects one of auto, fp32, bf16, got 'fp16'"),
     ("train.max_steps", 10.5, "train.max_steps expects a whole number, got 10.5"),
     ("train.max_steps", True, "train.max_steps expects a whole number, got True"),

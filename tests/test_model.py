@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mlmkit.checkpoint import from_hf_state, load, save, to_hf_state
 from mlmkit.config import ModelConfig
 from mlmkit.losses import pretraining_loss
-from mlmkit.model import BertForPreTraining, MLMHead, NSPHead, attention
+from mlmkit.model import BertForPreTraining, MLMHead, NSPHead, _padding_bias, attention
 
 SIZES: dict[str, dict[str, int]] = {
     "1 layer, 1 head": {"num_hidden_layers": 1, "num_attention_heads": 1, "hidden_size": 16},
@@ -62,6 +62,7 @@ def test_after_a_weight_copy_our_logits_losses_and_gradients_are_those_of_transf
                 parameter.normal_(std=0.3)
         ours.load_state_dict(from_hf_state(theirs.state_dict(), ours.config))
     batch = random_batch(ours.config, LENGTHS[lengths])
+    batch["input_ids"][0, 2] = 0  # a [PAD] within the text: it is read, but its embedding learns nothing from that
 
     output, expected = ours(**inputs(batch)), theirs(**batch)
     torch.testing.assert_close(output.mlm_logits, expected.prediction_logits, **TOLERANCE)
@@ -293,6 +294,15 @@ def test_in_autocast_the_outputs_are_close_to_those_in_fp32() -> None:
     real = batch["attention_mask"].bool()
     torch.testing.assert_close(rough.hidden.float()[real], exact.hidden[real], rtol=0.1, atol=0.15)
     assert not torch.equal(rough.hidden.float(), exact.hidden)
+
+
+def test_the_padding_bias_has_the_precision_of_the_scores() -> None:
+    """The fused kernel refuses scores and bias of different types; layer norms give fp32 also in autocast."""
+    mask, x = torch.tensor([[1, 1, 0]]), torch.zeros(1, 3, 4)
+    assert _padding_bias(mask, x).tolist() == [[[[0.0, 0.0, -math.inf]]]]
+    assert _padding_bias(mask, x.double()).dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16):
+        assert _padding_bias(mask, x).dtype == torch.bfloat16
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
