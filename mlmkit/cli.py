@@ -75,7 +75,7 @@ def pretrain(
         preset = preset or "laptop"
         config, folder = _preset(preset).override(settings or []), out or Path("runs") / preset
         if corpus is not None:
-            config = replace(config, data=replace(config.data, corpus=corpus))
+            config = replace(config, data=replace(config.data, corpus=_whole_path(corpus)))
     run = pretraining.pretrain(config, folder, resume=resume is not None, report=lambda e: _say(str(e)))
     last, base = run.history.best if config.train.patience else run.history.last, run.history.baselines
     gain = base.unigram_entropy - last.mlm_loss
@@ -160,6 +160,11 @@ def course(
     report.render(console)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _whole_path(source: str) -> str:
+    """Write a local path out in full, so that the run can be resumed from another folder."""
+    return str(Path(source).resolve()) if Path(source).exists() and source != "python-docs" else source
 
 
 def _say(line: str) -> None:

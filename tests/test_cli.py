@@ -190,6 +190,17 @@ def test_pretrain_tells_of_its_best_evaluation_where_it_keeps_the_best(
     assert f"MLM loss {best:.3f} nats" in answer.out.splitlines()[-2]
 
 
+def test_a_run_on_a_text_beside_the_reader_is_evaluated_from_elsewhere(
+    call: Callable[..., Answer], finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(Path(finished.text).parent)
+    command = ("pretrain", *tiny_options("train.max_steps=4"), "--corpus", Path(finished.text).name)
+    assert call(*command, "--out", tmp_path / "run").code == 0
+    monkeypatch.chdir(tmp_path)
+    answer = call("evaluate", "run")
+    assert answer.code == 0, answer.err
+
+
 def test_pretrain_without_out_uses_runs_and_the_name_of_the_preset(
     call: Callable[..., Answer], finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

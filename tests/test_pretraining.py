@@ -388,7 +388,9 @@ def test_weights_that_broke_in_the_last_update_are_not_saved(
 ):
     """The loss of the update was still finite."""
     monkeypatch.setattr(pretraining, "train_step", losses_that_break(at=7, value=1.0))
-    with pytest.raises(TrainingDiverged, match=r"the weights are not finite after step 7: start a new run and lower train\.lr"):
+    with pytest.raises(
+        TrainingDiverged, match=r"the weights are not finite after step 7: start a new run and lower train\.lr"
+    ):
         start(tmp_path / "run", cache, corpus)
     assert [path.name for path in ckpt.checkpoints(tmp_path / "run" / "checkpoints")] == ["step-0000004"]
 
