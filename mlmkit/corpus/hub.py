@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -38,11 +39,14 @@ def read_hub(name: str, config: str | None, cache_dir: Path) -> Iterator[RawDocu
 def _stream(name: str, config: str | None, cache_dir: Path) -> Any:
     import datasets
 
-    bars = datasets.are_progress_bars_disabled()
+    bars, log = datasets.are_progress_bars_disabled(), logging.getLogger("huggingface_hub")
+    level = log.level
     datasets.disable_progress_bars()
+    log.setLevel(logging.ERROR)  # it tells of each of its tries; one line says how they ended
     try:
         splits = datasets.load_dataset(name, config, streaming=True, cache_dir=str(cache_dir))
     finally:
+        log.setLevel(level)
         if not bars:
             datasets.enable_progress_bars()
     if not isinstance(splits, dict):
