@@ -29,6 +29,16 @@ EVALUATION_SEED = 1_000_003
 
 
 @dataclass(frozen=True)
+class Sentences:
+    """All sentences of a split, read from disk anew each time one goes through them."""
+
+    documents: Dataset
+
+    def __iter__(self) -> Iterator[str]:
+        return (sentence for document in self.documents for sentence in document["sentences"])
+
+
+@dataclass(frozen=True)
 class Data:
     """What a run reads: the corpus, its tokenizer, and the token tables of its parts."""
 
@@ -86,8 +96,7 @@ def prepare(config: RunConfig, folder: Path, cache_dir: Path | None = None, corp
     if (folder / "tokenizer.json").is_file():
         tokenizer = load_tokenizer(folder)
     else:
-        sentences = (sentence for document in corpus["train"] for sentence in document["sentences"])
-        tokenizer = train_wordpiece(sentences, data.vocab_size, data.lowercase)
+        tokenizer = train_wordpiece(Sentences(corpus["train"]), data.vocab_size, data.lowercase)
         tokenizer.save(folder)
     return Data(config, corpus, tokenizer, tokenize_corpus(corpus, tokenizer, cache_dir / "tokens"))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from mlmkit.config import RunConfig
 from mlmkit.corpus import Corpus
 from mlmkit.masking import IGNORE
 from mlmkit.preparation import EVALUATION_SEED, Data, build_model, prepare
+from mlmkit.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +66,23 @@ def test_the_vocabulary_knows_nothing_of_held_out_text(cache: Path, tmp_path: Pa
     splits["train"] = [*rows[:8], *odd]
     data = prepare(TINY, tmp_path / "other", cache, Corpus.from_documents("no leak", splits, cache))
     assert data.tokenizer.id("zyxwvut")
+
+
+def test_the_vocabulary_is_learned_from_a_stream(
+    cache: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """An iterator would be gathered in memory first; a text may be larger than that."""
+    seen, original = [], preparation.train_wordpiece
+
+    def watched(texts: Iterable[str], *settings: Any) -> Tokenizer:
+        seen.append(texts)
+        return original(texts, *settings)
+
+    monkeypatch.setattr(preparation, "train_wordpiece", watched)
+    prepare(TINY, tmp_path / "run", cache, corpus)
+    assert not isinstance(seen[0], Iterator | list)
+    expected = [sentence for document in corpus["train"] for sentence in document["sentences"]]
+    assert list(seen[0]) == list(seen[0]) == expected
 
 
 def test_the_corpus_of_the_configuration_is_loaded_and_split_as_it_says(cache: Path, tmp_path: Path):
