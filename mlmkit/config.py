@@ -227,7 +227,7 @@ def validate(config: RunConfig) -> None:
         (train.patience is None or train.patience >= 1, "train.patience must be at least 1, or none"),
         (train.threads is None or train.threads >= 1, "train.threads must be at least 1, or none"),
         *(
-            (0 <= seed < 2**63, f"seeds must not be negative, and below 2**63, got {name}={seed}")
+            (0 <= seed < 2**63, f"seeds must not be negative and must be less than 2**63, got {name}={seed}")
             for name, seed in (("train.seed", train.seed), ("data.seed", data.seed))
         ),
         *(
