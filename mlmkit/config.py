@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from mlmkit.errors import UserError
 from mlmkit.masking import MaskingPolicy
-from mlmkit.settings import check_type, field_types, nearest, parse
+from mlmkit.settings import check_type, nearest, parse
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class RunConfig:
                 raise UserError(f"a setting looks like train.lr=3e-3, got {setting!r}")
             if key.strip() == "model.vocab_size":
                 raise UserError("model.vocab_size follows from the tokenizer; set data.vocab_size instead")
-            kind = field_types(_section(section))[_known(name, _section(section), section)]
+            kind = get_type_hints(_section(section))[_known(name, _section(section), section)]
             data[section][name] = parse(text.strip(), kind, key)
         return RunConfig.from_dict(data)
 
@@ -146,7 +146,7 @@ class RunConfig:
             kind = _section(section)
             if not isinstance(values, Mapping):
                 raise UserError(f"section {section!r} must hold fields with their values, got {values!r}")
-            types_ = field_types(kind)
+            types_ = get_type_hints(kind)
             for name, value in values.items():
                 check_type(value, types_[_known(name, kind, section)], f"{section}.{name}")
             parts[section] = kind(**values)
@@ -174,7 +174,7 @@ def validate(config: RunConfig) -> None:
         UserError: at the first rule that is broken.
     """
     for section, kind in SECTIONS.items():
-        for name, type_ in field_types(kind).items():
+        for name, type_ in get_type_hints(kind).items():
             check_type(getattr(getattr(config, section), name), type_, f"{section}.{name}")
     data, model, train = config.data, config.model, config.train
     rules = [

@@ -7,7 +7,7 @@ import math
 import types
 import typing
 from collections.abc import Iterable
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 from mlmkit.errors import UserError
 
@@ -18,9 +18,9 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def field_types(kind: type) -> dict[str, Any]:
-    """Types of the fields of a dataclass."""
-    return get_type_hints(kind)
+def _options(kind: Any) -> tuple[Any, ...]:
+    """The types that a field allows: those of a union, or the one there is."""
+    return get_args(kind) if get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
 
 
 def parse(text: str, kind: Any, key: str) -> Any:
@@ -29,7 +29,7 @@ def parse(text: str, kind: Any, key: str) -> Any:
     Raises:
         UserError: it does not fit.
     """
-    options = get_args(kind) if get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
+    options = _options(kind)
     if type(None) in options and text.lower() in ("none", "null", "off"):
         return None
     for option in options:
@@ -51,8 +51,7 @@ def check_type(value: Any, kind: Any, key: str) -> None:
     Raises:
         UserError: naming the field, the type and the value.
     """
-    options = get_args(kind) if get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
-    for option in options:
+    for option in _options(kind):
         if get_origin(option) is Literal:
             fits = value in get_args(option)
         elif option is float:
@@ -68,6 +67,6 @@ def type_name(kind: Any) -> str:
     """Say a type in words."""
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(get_args(kind))
-    if get_origin(kind) in (types.UnionType, typing.Union):
-        return " or ".join(type_name(option) for option in get_args(kind))
+    if len(_options(kind)) > 1:
+        return " or ".join(type_name(option) for option in _options(kind))
     return {type(None): "none", bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
