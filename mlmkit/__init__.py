@@ -1,8 +1,9 @@
 """mlmkit: how BERT is pre-trained, as a package one can read from top to bottom.
 
 The modules follow the data, and a module imports only from those before it:
-errors → corpus → tokenizer → pairs → masking → batches → settings → config → model → losses → evaluation → checkpoint →
-plots → history → preparation → optimization → run_folder → pretraining → course → cli.
+errors → language → corpus → tokenizer → pairs → masking → batches → exact → settings → config → model → losses →
+evaluation → checkpoint → plots → history → preparation → optimization → run_folder → pretraining → experiments →
+objectives → diagnosis → course → cli.
 
 Shapes are written at the end of the line that makes them: B batch, S sequence, H hidden, A heads, D head size,
 V vocabulary, M selected positions of the batch.
@@ -21,11 +22,13 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "errors": ["UserError"],
-    "corpus": ["Corpus", "load_corpus"],
-    "tokenizer": ["Tokenizer", "load_tokenizer", "train_wordpiece"],
+    "language": ["Language", "draw_language", "language_named"],
+    "corpus": ["Corpus", "load_corpus", "sample_corpus"],
+    "tokenizer": ["Tokenizer", "load_tokenizer", "train_wordpiece", "word_tokenizer"],
     "pairs": ["lay_out", "make_pairs", "tokenize_corpus"],
     "masking": ["IGNORE", "MaskingPolicy", "candidates", "corrupt", "mlm_labels", "select", "units"],
     "batches": ["Batches", "collate"],
+    "exact": ["distance_to_floor", "exact_batches", "mlm_floor", "nsp_optimum", "posterior"],
     "config": ["PRESETS", "DataConfig", "ModelConfig", "RunConfig", "TrainConfig"],
     "model": ["BertForPreTraining", "Encoder", "MLMHead", "NSPHead"],
     "losses": ["Losses", "mlm_loss", "nsp_loss", "pretraining_loss"],
@@ -42,6 +45,8 @@ _EXPORTS = {
     "preparation": ["prepare"],
     "optimization": ["learning_rate", "train_step"],
     "pretraining": ["Run", "pretrain"],
+    "experiments": ["experiment"],
+    "diagnosis": ["Diagnosis", "Finding", "diagnose", "diagnose_batch", "record"],
     "course": ["learned"],
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}
@@ -51,8 +56,9 @@ if TYPE_CHECKING:
     from mlmkit.batches import Batches, collate
     from mlmkit.checkpoint import load, save
     from mlmkit.config import PRESETS, DataConfig, ModelConfig, RunConfig, TrainConfig
-    from mlmkit.corpus import Corpus, load_corpus
+    from mlmkit.corpus import Corpus, load_corpus, sample_corpus
     from mlmkit.course import learned
+    from mlmkit.diagnosis import Diagnosis, Finding, diagnose, diagnose_batch, record
     from mlmkit.errors import UserError
     from mlmkit.evaluation import (
         evaluate,
@@ -62,7 +68,10 @@ if TYPE_CHECKING:
         pseudo_log_likelihood,
         unigram_entropy,
     )
+    from mlmkit.exact import distance_to_floor, exact_batches, mlm_floor, nsp_optimum, posterior
+    from mlmkit.experiments import experiment
     from mlmkit.history import History
+    from mlmkit.language import Language, draw_language, language_named
     from mlmkit.losses import Losses, mlm_loss, nsp_loss, pretraining_loss
     from mlmkit.masking import IGNORE, MaskingPolicy, candidates, corrupt, mlm_labels, select, units
     from mlmkit.model import BertForPreTraining, Encoder, MLMHead, NSPHead
@@ -70,7 +79,7 @@ if TYPE_CHECKING:
     from mlmkit.pairs import lay_out, make_pairs, tokenize_corpus
     from mlmkit.preparation import prepare
     from mlmkit.pretraining import Run, pretrain
-    from mlmkit.tokenizer import Tokenizer, load_tokenizer, train_wordpiece
+    from mlmkit.tokenizer import Tokenizer, load_tokenizer, train_wordpiece, word_tokenizer
 
 
 def __getattr__(name: str) -> Any:

@@ -86,6 +86,8 @@ class Batches:
         max_length: longest pair S.
         seed: of pairs, order and masks.
         short_seq_prob: share of pairs with a random shorter target.
+        dynamic_masks: new pairs and masks in each epoch; False: the same in each, in another order. The block is then
+            masked as a whole and kept in memory.
         block_tokens: memory bound: pairs are planned for about so many tokens at a time.
         bucket: pairs are sorted by length within groups of so many batches.
     """
@@ -97,6 +99,7 @@ class Batches:
     max_length: int
     seed: int
     short_seq_prob: float = 0.1
+    dynamic_masks: bool = True
     block_tokens: int = 2**24
     bucket: int = 32
 
@@ -105,12 +108,21 @@ class Batches:
         step = 0
         for number, (first, stop) in enumerate(self._block_bounds()):
             block = read_block(self.documents, first, stop)
-            pairs = make_pairs(block, self.max_length, self._rng(_PAIRS, epoch, number), self.short_seq_prob)
+            drawn_in = epoch if self.dynamic_masks else 0
+            pairs = make_pairs(block, self.max_length, self._rng(_PAIRS, drawn_in, number), self.short_seq_prob)
+            masked = None if self.dynamic_masks else self._masked_once(block, pairs, number)
             for rows in self._order(pairs, self._rng(_ORDER, epoch, number)):
                 if step >= start:
                     rng = self._rng(_MASKS, epoch, step)
-                    yield collate(block, pairs, rows, self.tokenizer, self.policy, rng)
+                    yield _rows(masked, rows) if masked else self._collate(block, pairs, rows, rng)
                 step += 1
+
+    def _collate(self, block: Block, pairs: Pairs, rows: Ints, rng: np.random.Generator) -> Batch:
+        return collate(block, pairs, rows, self.tokenizer, self.policy, rng)
+
+    def _masked_once(self, block: Block, pairs: Pairs, number: int) -> Batch:
+        """All pairs of a block as one batch, with masks that depend on the seed and the block alone."""
+        return self._collate(block, pairs, np.arange(len(pairs)), self._rng(_MASKS, 0, number))
 
     def forever(self, epoch: int = 0, step: int = 0) -> Generator[tuple[int, int, Batch], None, None]:
         """Yield (epoch, step in the epoch, batch) without end, from a given place on."""
@@ -155,6 +167,14 @@ class Batches:
             rows = rows[np.argsort(pairs.lengths[rows], kind="stable")]
             batches += np.split(rows, range(self.batch_size, len(rows), self.batch_size))
         return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def _rows(batch: Batch, rows: Ints, multiple_of: int = 8) -> Batch:
+    """Some rows of a batch, without the columns that are padding in all of them but for a multiple of 8."""
+    some = {name: tensor[torch.from_numpy(rows)] for name, tensor in batch.items()}
+    longest = int(some["attention_mask"].sum(1).max())
+    S = -(-longest // multiple_of) * multiple_of
+    return {name: tensor[:, :S] if tensor.dim() == 2 else tensor for name, tensor in some.items()}
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> Batch:

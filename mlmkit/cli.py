@@ -1,4 +1,4 @@
-"""The command line: `mlmkit corpus | pretrain | evaluate | fill-mask | course`.
+"""The command line: `mlmkit corpus | pretrain | evaluate | fill-mask | exact | experiment | diagnose | course`.
 
 A user's mistake is answered with one line and exit code 2. A run that fails while running (NaN loss, a notebook with
 an error) ends with exit code 1, an interrupted one with 130.
@@ -33,7 +33,9 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `mlmkit
 def corpus(
     source: Annotated[
         str,
-        typer.Argument(help="python-docs, a file or folder of .txt/.jsonl/.parquet, or hf:NAME[:CONFIG]."),
+        typer.Argument(
+            help="python-docs, a file or folder of .txt/.jsonl/.parquet, hf:NAME[:CONFIG] or exact[:LANGUAGE[:NUMBER]]."
+        ),
     ] = "python-docs",
     show: Annotated[int, typer.Option(min=0, help="Print so many documents of the training part.")] = 3,
     held_out: Annotated[float, typer.Option(help="Share of the text in validation, and again in test.")] = 0.05,
@@ -53,7 +55,7 @@ def corpus(
 
 @app.command()
 def pretrain(
-    preset: Annotated[str | None, typer.Option(help="smoke, laptop, gpu or base; default laptop.")] = None,
+    preset: Annotated[str | None, typer.Option(help="smoke, laptop, exact, gpu or base; default laptop.")] = None,
     corpus: Annotated[str | None, typer.Option(help="Source, as for `mlmkit corpus`; default: the preset's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/PRESET.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the run in this folder.")] = None,
@@ -117,13 +119,17 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps({"split": split, **metrics.to_dict(), "baselines": asdict(base)}))
         return
+    known = base.mlm_floor is not None
+    floor = f", floor {base.mlm_floor:.3f}" if known else ""
+    nsp_floor = f", floor {base.nsp_floor:.3f}" if known else ""
+    optimum = f", at best {base.nsp_optimum:.1%}" if known else ""
     typer.echo(
         f"{split} part of {data.corpus.name} ({metrics.pairs} pairs, {metrics.selected} selected positions)\n"
-        f"  MLM loss      {metrics.mlm_loss:7.3f} nats   unigram entropy {base.unigram_entropy:.3f}, "
-        f"ln V {base.uniform:.3f}\n"
+        f"  MLM loss      {metrics.mlm_loss:7.3f} nats   ln V {base.uniform:.3f}, unigram entropy "
+        f"{base.unigram_entropy:.3f}, bigram table {base.bigram_cross_entropy:.3f}{floor}\n"
         f"  MLM accuracy  {metrics.mlm_accuracy:7.1%}\n"
-        f"  NSP loss      {metrics.nsp_loss:7.3f} nats   ln 2 {base.coin:.3f}\n"
-        f"  NSP accuracy  {metrics.nsp_accuracy:7.1%}        a coin 50.0%"
+        f"  NSP loss      {metrics.nsp_loss:7.3f} nats   ln 2 {base.coin:.3f}{nsp_floor}\n"
+        f"  NSP accuracy  {metrics.nsp_accuracy:7.1%}        a coin 50.0%{optimum}"
     )
 
 
@@ -142,6 +148,88 @@ def fill_mask(
         typer.echo(f"[MASK] {number}")
         for candidate in candidates:
             typer.echo(f"  {candidate.probability:6.1%}  {candidate.token}")
+
+
+@app.command()
+def experiment(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="TOML: title, question, preset, [set], [grid], seeds.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the experiment; default runs/FILE.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes at a time; default: as many as cores.")] = None,
+) -> None:
+    """Train a grid of configurations with several seeds and compare them; started again, it goes on."""
+    from mlmkit.experiments import read_experiment, run_experiment
+    from mlmkit.plots import save_figure
+
+    folder = out or Path("runs") / file.stem
+    result = run_experiment(read_experiment(file), folder, jobs=jobs)
+    (folder / "table.txt").write_text(result.table() + "\n", encoding="utf-8")
+    for metric in result.experiment.metrics:
+        save_figure(result.plot(metric), folder / f"{metric}.png")
+    typer.echo(f"{result.table()}\n\nthe table, a picture of each metric and all runs are in {folder}")
+    if result.failures:
+        raise typer.Exit(1)
+
+
+exact_app = typer.Typer(help="A small language of which everything is known.")
+app.add_typer(exact_app, name="exact")
+LanguageName = Annotated[str, typer.Argument(metavar="LANGUAGE", help="market, forest or tiny.")]
+
+
+@exact_app.command("floor")
+def exact_floor(
+    language: LanguageName = "market",
+    pairs: Annotated[int, typer.Option(min=2, help="Draw so many pairs; the error falls as 1/√pairs.")] = 4096,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    rate: Annotated[float, typer.Option(help="Share of the words that are selected.")] = 0.15,
+    mask: Annotated[float, typer.Option(help="Share of the selected that become [MASK].")] = 0.8,
+    random: Annotated[float, typer.Option(help="Share of the selected that become a random word.")] = 0.1,
+    keep: Annotated[float, typer.Option(help="Share of the selected that stay.")] = 0.1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compute the lowest possible losses, and what predictors that see less can reach."""
+    from mlmkit.exact import floor_report
+    from mlmkit.language import language_named
+    from mlmkit.masking import MaskingPolicy
+
+    policy = MaskingPolicy(rate, mask, random, keep, count="binomial")
+    report = floor_report(language_named(language), policy, pairs, seed)
+    typer.echo(json.dumps(report.to_dict()) if as_json else str(report))
+
+
+@exact_app.command("show")
+def exact_show(
+    language: LanguageName = "market",
+    documents: Annotated[int, typer.Option(min=0, help="Print so many documents.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+) -> None:
+    """Show a language: documents, classes, the words of each topic, and which class follows which."""
+    import numpy as np
+
+    from mlmkit.exact import describe
+    from mlmkit.language import language_named
+
+    typer.echo(describe(language_named(language), documents, np.random.default_rng(seed)))
+
+
+@app.command()
+def diagnose(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder that `mlmkit pretrain` or `mlmkit.record` wrote.")
+    ],
+    corpus: Annotated[
+        str | None, typer.Option(help="The documents, where they are not to be found under the run's own name.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Name the faults of a run, each with its evidence and what to change; exit code 1 if there is one."""
+    from mlmkit.diagnosis import diagnose as look_into
+
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give the folder that `mlmkit pretrain --out` wrote")
+    found = look_into(folder, corpus)
+    typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
+    if found:
+        raise typer.Exit(1)
 
 
 @app.command()

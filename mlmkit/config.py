@@ -28,6 +28,8 @@ class DataConfig:
         short_seq_prob: share of pairs with a random shorter target length.
         held_out: share of the text in validation, and again in test.
         seed: of the split.
+        dynamic_masks: new pairs and masks in each epoch; False: every epoch shows the same pairs with the same
+            masks in another order, as a corpus that was masked once and written to disk.
     """
 
     corpus: str = "python-docs"
@@ -37,6 +39,7 @@ class DataConfig:
     short_seq_prob: float = 0.1
     held_out: float = 0.05
     seed: int = 0
+    dynamic_masks: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class TrainConfig:
         weight_decay: decoupled decay of matrices; biases and layer norms are not decayed.
         beta1, beta2, eps: of AdamW.
         grad_clip: largest norm of the whole gradient; None for no clipping.
+        nsp_weight: factor of the NSP loss in the sum that is minimized; 0 trains without NSP: its head then learns
+            nothing, and what it answers means nothing.
         output_bias: start the decoder's bias at the log frequency of each token in the training text. The
             model then begins at the unigram entropy instead of spending its first hundreds of updates on it.
         eval_every: updates between evaluations on the validation part.
@@ -95,6 +100,7 @@ class TrainConfig:
     beta2: float = 0.98
     eps: float = 1e-6
     grad_clip: float | None = 1.0
+    nsp_weight: float = 1.0
     output_bias: bool = True
     eval_every: int = 500
     eval_batches: int | None = None
@@ -211,6 +217,7 @@ def validate(config: RunConfig) -> None:
         (0 <= train.beta1 < 1 and 0 <= train.beta2 < 1, "train.beta1 and train.beta2 must be in [0, 1)"),
         (train.eps > 0, f"train.eps must be positive, got {train.eps}"),
         (train.grad_clip is None or train.grad_clip > 0, "train.grad_clip must be positive, or none"),
+        (train.nsp_weight >= 0, f"train.nsp_weight must not be negative, got {train.nsp_weight}"),
         (train.eval_every >= 1, f"train.eval_every must be at least 1, got {train.eval_every}"),
         (
             train.eval_batches is None or train.eval_batches >= 1,
@@ -276,6 +283,19 @@ PRESETS: dict[str, RunConfig] = {
         model=_SMALL,
         train=TrainConfig(max_steps=7000, batch_size=64, lr=2e-3, warmup_steps=400, eval_every=1000),
     ),
+    "exact": RunConfig(
+        data=DataConfig(corpus="exact:market:500000", max_length=31, short_seq_prob=0.0, held_out=0.01),
+        masking=MaskingPolicy(count="binomial"),
+        model=replace(
+            _SMALL,
+            hidden_size=96,
+            num_attention_heads=6,
+            intermediate_size=96,
+            max_position_embeddings=32,
+            initializer_range=0.03,
+        ),
+        train=TrainConfig(max_steps=7500, batch_size=128, lr=4e-3, warmup_steps=400, eval_every=1500),
+    ),
     "gpu": RunConfig(
         data=DataConfig(vocab_size=8192, max_length=128),
         model=ModelConfig(
@@ -301,5 +321,6 @@ PRESETS: dict[str, RunConfig] = {
         ),
     ),
 }
-"""`smoke`: seconds, to see that everything runs. `laptop`: two cores, minutes. `gpu`: one GPU, an hour or less.
+"""`smoke`: seconds, to see that everything runs. `laptop`: two cores, minutes. `exact`: the same on the exact language,
+whose best possible loss is known. `gpu`: one GPU, an hour or less.
 `base`: the size and schedule of BERT-base (Devlin et al. 2019, appendix A.2)."""

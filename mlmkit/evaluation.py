@@ -129,21 +129,69 @@ def unigram_cross_entropy(counts: NDArray[np.integer], train_counts: NDArray[np.
     return float(-(counts * np.log(p)).sum() / counts.sum())
 
 
+TokenPairs = Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]
+
+
+def bigram_cross_entropy(held_out: TokenPairs, train: TokenPairs, vocab_size: int, limit: int = 20_000_000) -> float:
+    """Loss of the model that knows the left neighbor of a token and nothing else, in nats.
+
+    The counts c of the training text are smoothed by Witten and Bell's rule (1991, method C): with T(a) different
+    tokens seen after a,
+
+        Pr(b | a) = (c(a, b) + T(a) Pr(b)) / (c(a) + T(a)),    Pr(b) = (c(b) + 1) / (Σ c + V).
+
+    A network whose loss stays above this line has learned less than a table of pairs.
+
+    Args:
+        held_out: neighbors of the text to be judged, as `mlmkit.pairs.bigrams` gives them.
+        train: neighbors of the training text.
+        vocab_size: V.
+        limit: read about so many pairs of the training text at most.
+    """
+    keys, counts = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    for left, right in train:
+        found, times = np.unique(left * vocab_size + right, return_counts=True)
+        keys, place = np.unique(np.concatenate([keys, found]), return_inverse=True)
+        counts = np.bincount(place, weights=np.concatenate([counts, times])).astype(np.int64)
+        if counts.sum() >= limit:
+            break
+    after = np.bincount(keys // vocab_size, weights=counts, minlength=vocab_size)  # c(a) (V,)
+    kinds = np.bincount(keys // vocab_size, minlength=vocab_size)  # T(a) (V,)
+    single = np.bincount(keys % vocab_size, weights=counts, minlength=vocab_size) + 1.0
+    single /= single.sum()  # Pr(b) (V,)
+    total, number = 0.0, 0
+    for left, right in held_out:
+        key = left * vocab_size + right
+        place = np.minimum(np.searchsorted(keys, key), max(len(keys) - 1, 0))
+        seen = np.where(keys[place] == key, counts[place], 0) if len(keys) else np.zeros(len(key))
+        weight = np.maximum(kinds[left], 1)  # a token never seen on the left says nothing: Pr(b)
+        total -= np.log((seen + weight * single[right]) / (after[left] + weight)).sum()
+        number += len(key)
+    return float(total / max(number, 1))
+
+
 @dataclass(frozen=True)
 class Baselines:
-    """What a model must beat, in nats.
+    """What a model must beat, and where that is known, what no model can beat; in nats.
 
     Attributes:
         uniform: ln V, every token equally likely.
         unigram_cross_entropy: frequencies of the training text.
         unigram_entropy: frequencies of the held-out text itself.
+        bigram_cross_entropy: a table of neighboring tokens of the training text.
         coin: ln 2, guessing the sentence relation.
+        mlm_floor, nsp_floor: losses of the perfect model on the held-out questions; None on real text.
+        nsp_optimum: its share of right answers to the sentence relation; None on real text.
     """
 
     uniform: float
     unigram_cross_entropy: float
     unigram_entropy: float
+    bigram_cross_entropy: float
     coin: float = math.log(2)
+    mlm_floor: float | None = None
+    nsp_floor: float | None = None
+    nsp_optimum: float | None = None
 
 
 @dataclass(frozen=True)

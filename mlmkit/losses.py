@@ -15,7 +15,7 @@ from mlmkit.model import BertForPreTraining
 
 @dataclass(frozen=True)
 class Losses:
-    """The two losses of one forward pass, in nats, and their sum, on which `backward` is called once."""
+    """The two losses of one forward pass, in nats, and their (weighted) sum, on which `backward` is called once."""
 
     total: Tensor
     mlm: Tensor
@@ -59,7 +59,7 @@ def _at_least_fp32(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
-def pretraining_loss(model: BertForPreTraining, batch: Mapping[str, Tensor]) -> Losses:
+def pretraining_loss(model: BertForPreTraining, batch: Mapping[str, Tensor], nsp_weight: float = 1.0) -> Losses:
     """Compute both losses from one forward pass (Devlin et al. 2019, appendix A.2: their sum is minimized).
 
     The logits over the vocabulary are computed at the selected positions only: the other 85 % would be
@@ -68,10 +68,11 @@ def pretraining_loss(model: BertForPreTraining, batch: Mapping[str, Tensor]) -> 
     Args:
         model: in training or evaluation mode, as the caller wants it.
         batch: `input_ids`, `token_type_ids`, `attention_mask`, `labels` (B, S), `next_sentence_label` (B,).
+        nsp_weight: w in total = MLM + w · NSP; BERT has 1, training without NSP is 0.
     """
     labels = batch["labels"]
     selected = labels != IGNORE  # (B, S)
     output = model(batch["input_ids"], batch["token_type_ids"], batch["attention_mask"], selected)
     mlm = mlm_loss(output.mlm_logits, labels[selected])
     nsp = nsp_loss(output.nsp_logits, batch["next_sentence_label"])
-    return Losses(total=mlm + nsp, mlm=mlm, nsp=nsp)
+    return Losses(total=mlm + nsp_weight * nsp, mlm=mlm, nsp=nsp)

@@ -21,6 +21,7 @@ IGNORE = -100
 """Label of a position at which no loss is taken (the default `ignore_index` of PyTorch's cross-entropy)."""
 
 Unit = Literal["token", "word", "span"]
+Count = Literal["fixed", "binomial"]
 IntArray = NDArray[np.integer]
 BoolArray = NDArray[np.bool_]
 
@@ -37,6 +38,8 @@ class MaskingPolicy:
         unit: what is selected as a whole: a "token", a whole "word", or a "span" of words.
         span_p: parameter of the geometric distribution of span lengths, in words (SpanBERT: 0.2).
         span_max: longest span, in words (SpanBERT: 10).
+        count: how many units of a sequence are selected: "fixed" is `rate` of them, rounded at random, as nearly as
+            BERT's script does it; "binomial" selects each unit by itself with probability `rate`.
 
     Raises:
         UserError: a value is outside its range, or the three shares do not sum to 1.
@@ -49,6 +52,7 @@ class MaskingPolicy:
     unit: Unit = "token"
     span_p: float = 0.2
     span_max: int = 10
+    count: Count = "fixed"
 
     def __post_init__(self) -> None:
         for name in ("rate", "mask", "random", "keep"):
@@ -62,6 +66,8 @@ class MaskingPolicy:
             )
         if self.unit not in get_args(Unit):
             raise UserError(f"masking.unit must be one of {', '.join(get_args(Unit))}, got {self.unit!r}")
+        if self.count not in get_args(Count):
+            raise UserError(f"masking.count must be one of {', '.join(get_args(Count))}, got {self.count!r}")
         if not 0.0 < self.span_p <= 1.0:
             raise UserError(f"masking.span_p must be in (0, 1], got {self.span_p}")
         if self.span_max < 1:
@@ -148,7 +154,8 @@ def select(
     Of the U units of a sequence, k = ⌊rate·U + u⌋ are chosen, with u uniform in [0, 1) and every set of k
     units equally likely. So E[k] = rate·U exactly: the rounding is unbiased, each unit, and hence each real
     token, is selected with probability exactly `rate`. (BERT's script rounds to the nearest number and takes
-    at least one.) A short sequence may come out with nothing selected.
+    at least one.) A short sequence may come out with nothing selected. With `policy.count = "binomial"` each unit
+    is selected by itself: k varies more, and no selected position tells anything about another.
 
     Args:
         candidates: real tokens (B, S); only these can be chosen.
@@ -169,11 +176,14 @@ def select(
     if unit_of.size == 0:
         return np.zeros_like(candidates)
     count = unit_of.max(axis=1) + 1  # (B,) units in each sequence
-    chosen = np.floor(policy.rate * count + rng.random(len(count))).astype(np.int64)  # (B,)
-    keys = rng.random((len(count), max(int(count.max()), 1)))  # (B, U) a random order of the units
-    keys[np.arange(keys.shape[1]) >= count[:, None]] = np.inf
-    rank = keys.argsort(axis=1).argsort(axis=1)  # (B, U)
-    take = rank < chosen[:, None]  # (B, U)
+    if policy.count == "binomial":
+        take = rng.random((len(count), max(int(count.max()), 1))) < policy.rate  # (B, U)
+    else:
+        chosen = np.floor(policy.rate * count + rng.random(len(count))).astype(np.int64)  # (B,)
+        keys = rng.random((len(count), max(int(count.max()), 1)))  # (B, U) a random order of the units
+        keys[np.arange(keys.shape[1]) >= count[:, None]] = np.inf
+        rank = keys.argsort(axis=1).argsort(axis=1)  # (B, U)
+        take = rank < chosen[:, None]  # (B, U)
     return candidates & np.take_along_axis(take, np.maximum(unit_of, 0), axis=1)
 
 

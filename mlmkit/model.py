@@ -54,7 +54,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: flo
 
     Args:
         q, k, v: queries, keys and values (B, A, S, D).
-        bias: added to the scores, 0 at real keys and −∞ at padding (B, 1, 1, S); None: all are real.
+        bias: added to the scores (1 or B, 1, 1 or S, S): 0 where a key may be read and −∞ where not; None: all may.
         dropout: probability with which an attention weight is dropped.
 
     Returns:
@@ -67,7 +67,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: flo
     if bias is None:
         scores = torch.bmm(q, k.transpose(1, 2)) / D**0.5  # (BA, S, S)
     else:
-        bias = bias.expand(B, A, 1, S).reshape(B * A, 1, S)
+        rows = bias.shape[2]  # 1 if the keys that may be read are the same for every query
+        bias = bias.expand(B, A, rows, S).reshape(B * A, rows, S)
         scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=D**-0.5)  # (BA, S, S)
     weights = F.dropout(scores.softmax(-1), dropout) if dropout else scores.softmax(-1)
     return torch.bmm(weights, v).view(B, A, S, D)
@@ -87,7 +88,7 @@ class SelfAttention(nn.Module):
         self.dropout = config.attention_probs_dropout_prob
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """(B, S, H) → (B, S, H); `bias` (B, 1, 1, S) is added to the scores of each key."""
+        """(B, S, H) → (B, S, H); `bias` as in `attention`."""
         B, S, H = x.shape
         q, k, v = self.qkv(x).view(B, S, 3, self.heads, H // self.heads).permute(2, 0, 3, 1, 4)  # 3 × (B, A, S, D)
         mixed = attention(q, k, v, bias, self.dropout if self.training else 0.0)  # (B, A, S, D)
@@ -107,7 +108,7 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """(B, S, H) → (B, S, H); `bias` as in `SelfAttention`."""
+        """(B, S, H) → (B, S, H); `bias` as in `attention`."""
         x = self.attention_norm(x + self.dropout(self.attention(x, bias)))
         return self.output_norm(x + self.dropout(self.down(F.gelu(self.up(x)))))
 

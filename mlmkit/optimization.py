@@ -49,6 +49,7 @@ def train_step(
     *,
     lr: float,
     grad_clip: float | None = 1.0,
+    nsp_weight: float = 1.0,
     precision: str = "fp32",
 ) -> tuple[Losses, Tensor]:
     """One forward pass, one backward pass on the sum of both losses, one update.
@@ -59,6 +60,7 @@ def train_step(
         optimizer: its gradients are cleared here.
         lr: learning rate of this update.
         grad_clip: largest norm of the whole gradient, or None.
+        nsp_weight: factor of the NSP loss in the sum.
         precision: "fp32", or "bf16" for autocast.
 
     Returns:
@@ -70,7 +72,7 @@ def train_step(
     device = batch["input_ids"].device
     autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
     with autocast:
-        losses = pretraining_loss(model, batch)
+        losses = pretraining_loss(model, batch, nsp_weight)
     losses.total.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip if grad_clip is not None else math.inf)
     optimizer.step()

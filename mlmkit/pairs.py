@@ -132,6 +132,16 @@ def token_ids(documents: Dataset) -> Iterator[NDArray[np.int64]]:
         yield read_block(documents, start, start + 10_000).tokens.astype(np.int64)
 
 
+def bigrams(documents: Dataset) -> Iterator[tuple[Ints, Ints]]:
+    """Go through the pairs of neighboring tokens of a tokenized split, left and right, within sentences."""
+    for start in range(0, len(documents), 10_000):
+        block = read_block(documents, start, start + 10_000)
+        tokens = block.tokens.astype(np.int64)
+        inside = np.ones(len(tokens), dtype=bool)
+        inside[block.sentences[:-1]] = False
+        yield tokens[:-1][inside[1:]], tokens[1:][inside[1:]]
+
+
 def read_block(documents: Dataset, start: int, stop: int) -> Block:
     """Read documents `start` to `stop` (exclusive) of a tokenized split."""
     rows = documents.with_format("arrow")[start : min(stop, len(documents))]

@@ -73,7 +73,8 @@ def plot_history(history: Curves) -> Figure:
     """Draw the two losses of a run against the updates, each between its baselines.
 
     The held-out losses are the thick lines with dots, the training losses the thin ones. On the left the baselines
-    are ln V and the unigram entropy of the held-out text, on the right ln 2.
+    are ln V, the unigram entropy of the held-out text and the loss of a bigram table, on the right ln 2. Where the
+    text comes from an exact language, both floors are drawn: no model can get below them.
     """
     figure, (left, right) = new_figure(columns=2)
     steps = [e.step for e in history.evaluations]
@@ -89,7 +90,11 @@ def plot_history(history: Curves) -> Figure:
         axes.set(title=title, xlabel="updates", ylabel="loss (nats)")
     _baseline(left, base.uniform, f"ln V = {base.uniform:.2f}", ":")
     _baseline(left, base.unigram_entropy, f"unigram entropy = {base.unigram_entropy:.2f}", "--")
+    _baseline(left, base.bigram_cross_entropy, f"bigram table = {base.bigram_cross_entropy:.2f}", "-.")
     _baseline(right, base.coin, f"ln 2 = {base.coin:.2f}", "--")
+    for axes, floor in ((left, base.mlm_floor), (right, base.nsp_floor)):
+        if floor is not None:
+            _baseline(axes, floor, f"floor = {floor:.3f}", "-", GREEN)
     left.set_ylim(top=base.uniform * 1.08)
     right.set_ylim(0, base.coin * 1.35)
     for axes in (left, right):
@@ -97,15 +102,15 @@ def plot_history(history: Curves) -> Figure:
     return figure
 
 
-def _baseline(axes: Axes, value: float, label: str, line: str) -> None:
-    axes.axhline(value, color=ORANGE, linestyle=line, linewidth=1.2)
+def _baseline(axes: Axes, value: float, label: str, line: str, color: str = ORANGE) -> None:
+    axes.axhline(value, color=color, linestyle=line, linewidth=1.2)
     axes.annotate(
         label,
         (1, value),
         xycoords=("axes fraction", "data"),
         ha="right",
         va="bottom",
-        color=ORANGE,
+        color=color,
         fontsize=9,
     )
 

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from mlmkit.batches import Batch, Batches
 from mlmkit.config import RunConfig
 from mlmkit.corpus import Corpus, cache_root, load_corpus
-from mlmkit.evaluation import Baselines, unigram_counts, unigram_cross_entropy, unigram_entropy
+from mlmkit.evaluation import Baselines, bigram_cross_entropy, unigram_counts, unigram_cross_entropy, unigram_entropy
+from mlmkit.exact import IdealLosses, ideal_losses, is_solved
 from mlmkit.model import BertForPreTraining
-from mlmkit.pairs import token_ids, tokenize_corpus
-from mlmkit.tokenizer import Tokenizer, load_tokenizer, train_wordpiece
+from mlmkit.pairs import bigrams, token_ids, tokenize_corpus
+from mlmkit.tokenizer import Tokenizer, load_tokenizer, train_wordpiece, word_tokenizer
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -58,11 +59,12 @@ class Data:
             data.max_length,
             seed,
             data.short_seq_prob,
+            data.dynamic_masks,
         )
 
     def held_out(self, split: str, limit: int | None = None) -> Iterator[Batch]:
-        """The batches of an evaluation: the same pairs and masks at every call, in every run."""
-        return islice(self.batches(split, EVALUATION_SEED).epoch(0), limit)
+        """The batches of an evaluation: the same pairs and masks at every call, in every run, whatever its masks."""
+        return islice(replace(self.batches(split, EVALUATION_SEED), dynamic_masks=True).epoch(0), limit)
 
     def counts(self, split: str) -> NDArray[np.int64]:
         """How often each ordinary token occurs in a part (V,)."""
@@ -71,17 +73,35 @@ class Data:
         return counts
 
     def baselines(self, split: str) -> Baselines:
-        """What a model must beat on a held-out part."""
+        """What a model must beat on a held-out part; on an exact language also what no model can beat."""
         counts = self.counts(split)
+        floors = self._floors(split)
         return Baselines(
             uniform=math.log(self.tokenizer.vocab_size),
             unigram_cross_entropy=unigram_cross_entropy(counts, self.counts("train")),
             unigram_entropy=unigram_entropy(counts),
+            bigram_cross_entropy=bigram_cross_entropy(
+                bigrams(self.tables[split]), bigrams(self.tables["train"]), self.tokenizer.vocab_size
+            ),
+            mlm_floor=floors.mlm_loss.mean if floors else None,
+            nsp_floor=floors.nsp_loss.mean if floors else None,
+            nsp_optimum=floors.nsp_accuracy.mean if floors else None,
         )
+
+    def _floors(self, split: str) -> IdealLosses | None:
+        """The perfect predictor's losses on the held-out questions, where they can be computed."""
+        language, data = self.corpus.language, self.config.data
+        whole = language is not None and sum(language.lengths) + 3 <= data.max_length and data.short_seq_prob == 0
+        if language is None or not whole or not is_solved(self.config.masking):
+            return None
+        batches = self.held_out(split, self.config.train.eval_batches)
+        return ideal_losses(language, batches, self.config.masking)
 
 
 def prepare(config: RunConfig, folder: Path, cache_dir: Path | None = None, corpus: Corpus | None = None) -> Data:
     """Load the corpus, learn or open the tokenizer, and tokenize.
+
+    The vocabulary of an exact language is closed: its words are the tokens, and `data.vocab_size` is not used.
 
     Args:
         config: a whole run.
@@ -96,7 +116,10 @@ def prepare(config: RunConfig, folder: Path, cache_dir: Path | None = None, corp
     if (folder / "tokenizer.json").is_file():
         tokenizer = load_tokenizer(folder)
     else:
-        tokenizer = train_wordpiece(Sentences(corpus["train"]), data.vocab_size, data.lowercase)
+        if corpus.language is not None:
+            tokenizer = word_tokenizer(corpus.language.words)
+        else:
+            tokenizer = train_wordpiece(Sentences(corpus["train"]), data.vocab_size, data.lowercase)
         tokenizer.save(folder)
     return Data(config, corpus, tokenizer, tokenize_corpus(corpus, tokenizer, cache_dir / "tokens"))
 

@@ -231,6 +231,7 @@ class _Trainer:
             self.optimizer,
             lr=learning_rate(self.step, self.train),
             grad_clip=self.train.grad_clip,
+            nsp_weight=self.train.nsp_weight,
             precision=self.train.precision,
         )
         self.pending.append((self.step, fingerprint(batch), torch.stack([losses.mlm, losses.nsp, norm])))

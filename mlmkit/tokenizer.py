@@ -167,6 +167,25 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int = 4096, lowercase: boo
     return Tokenizer(_backend(sorted(learned, key=learned.__getitem__)[:vocab_size], lowercase))
 
 
+def word_tokenizer(words: Sequence[str]) -> Tokenizer:
+    """Build a tokenizer of a closed vocabulary: every word is one token, after the special tokens, in order.
+
+    Args:
+        words: different, lower case, one piece each for BERT's pre-tokenizer (letters only).
+
+    Raises:
+        UserError: a word is no single token, or stands there twice.
+
+    >>> word_tokenizer(["cat", "mat"]).encode("mat cat")
+    [6, 5]
+    """
+    tokenizer = Tokenizer(_backend([*SPECIAL_TOKENS, *words], lowercase=True))
+    for number, word in enumerate(words, start=len(SPECIAL_TOKENS)):
+        if tokenizer.encode(word) != [number]:
+            raise UserError(f"{word!r} cannot be a word of a closed vocabulary: it is repeated, or no single word")
+    return tokenizer
+
+
 def _backend(vocabulary: Sequence[str], lowercase: bool) -> tokenizers.Tokenizer:
     """BERT's way of cutting words, around a vocabulary that begins with the special tokens."""
     ids = {token: index for index, token in enumerate(vocabulary)}

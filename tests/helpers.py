@@ -60,10 +60,10 @@ def numbered_table(documents: Sequence[Sequence[int]]) -> Any:
 def numbered_tokenizer(size: int) -> Tokenizer:
     """A vocabulary of the special tokens and the whole words w0, w1, …: one for each numbered token."""
     vocabulary = [*SPECIAL_TOKENS, *(f"w{i}" for i in range(size))]
-    return word_tokenizer(vocabulary)
+    return tokenizer_of(vocabulary)
 
 
-def word_tokenizer(vocabulary: Sequence[str]) -> Tokenizer:
+def tokenizer_of(vocabulary: Sequence[str]) -> Tokenizer:
     """A tokenizer with a given vocabulary; words are separated by spaces."""
     ids = {token: i for i, token in enumerate(vocabulary)}
     backend = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))

@@ -24,7 +24,8 @@ from helpers import (
     numbered_tokenizer,
     random_documents,
     small_config,
-    word_tokenizer,
+    tokenizer_of,
+    within_binomial_bounds,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -126,7 +127,7 @@ def test_whole_words_and_spans_are_masked_as_wholes_in_a_batch() -> None:
     rows = np.arange(len(pairs)).repeat(40)
     for unit in ("word", "span"):
         policy = MaskingPolicy(rate=0.3, unit=unit, span_max=4)  # type: ignore[arg-type]
-        batch = collate(block, pairs, rows, word_tokenizer(vocabulary), policy, np.random.default_rng(0))
+        batch = collate(block, pairs, rows, tokenizer_of(vocabulary), policy, np.random.default_rng(0))
         selected, true = batch["labels"] != IGNORE, true_ids(batch)
         word = torch.where(true >= FIRST, (true - FIRST) // 3, -1)
         inside = (word[:, 1:] == word[:, :-1]) & (word[:, 1:] >= 0)
@@ -295,6 +296,59 @@ def test_a_corpus_without_pairs_says_what_it_needs() -> None:
     nothing = replace(plan([[3, 3]]), documents=numbered_table([[3, 3]]).select([]))
     with pytest.raises(UserError, match="of 0 documents 0 have two"):
         next(nothing.epoch(0))
+
+
+# --- masked once and for all ---------------------------------------------------------------------------------
+
+
+def examples(batches: Batches, epoch: int) -> list[str]:
+    """The examples of an epoch in order, each without its padding, so that it can be told from the others."""
+    found = []
+    for batch in batches.epoch(epoch):
+        for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
+            wide = [batch[name][row, :length].tolist() for name in ("input_ids", "token_type_ids", "labels")]
+            found.append(f"{wide} {int(batch['next_sentence_label'][row])}")
+    return found
+
+
+@pytest.mark.parametrize("block_tokens", [2**24, 1500])
+def test_static_masks_show_the_same_examples_in_every_epoch_in_another_order(block_tokens: int) -> None:
+    batches = plan(documents(), dynamic_masks=False, block_tokens=block_tokens)
+    first, second = examples(batches, 0), examples(batches, 1)
+    assert sorted(first) == sorted(second)
+    assert first != second
+    together = [{fingerprint(batch) for batch in batches.epoch(epoch)} for epoch in (0, 1)]
+    assert not together[0] & together[1], "other examples should meet in a batch"
+    other_seed = examples(replace(batches, seed=1), 0)
+    assert not set(first) & set(other_seed)
+
+
+def test_dynamic_masks_hardly_ever_show_an_example_twice() -> None:
+    """Only a pair of a few tokens can be drawn and masked alike twice."""
+    batches = plan(documents())
+    first, second = examples(batches, 0), examples(batches, 1)
+    assert len(set(first) & set(second)) < 0.02 * len(first)
+
+
+def test_static_examples_are_masked_as_the_policy_says_and_padded_no_more_than_needed() -> None:
+    policy = MaskingPolicy(rate=0.3, count="binomial")
+    batches = list(plan(documents(count=400), policy=policy, dynamic_masks=False).epoch(3))
+    words = sum(int((true_ids(b) >= FIRST).sum()) for b in batches)
+    selected = sum(int((b["labels"] != IGNORE).sum()) for b in batches)
+    assert within_binomial_bounds(selected, words, 0.3)
+    for batch in batches:
+        S = batch["input_ids"].shape[1]
+        assert S % 8 == 0
+        assert S - 8 < batch["attention_mask"].sum(1).max() <= S
+
+
+def test_a_static_epoch_goes_on_from_any_step() -> None:
+    batches = plan(documents(), dynamic_masks=False, block_tokens=1500)
+    whole = list(batches.epoch(1))
+    for start in (0, 1, len(whole) // 2, len(whole)):
+        rest = list(batches.epoch(1, start))
+        assert len(rest) == len(whole) - start
+        assert all(same(a, b) for a, b in zip(rest, whole[start:], strict=True))
 
 
 # --- order ---------------------------------------------------------------------------------------------------

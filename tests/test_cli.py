@@ -46,7 +46,7 @@ from mlmkit.corpus import load_corpus
 from mlmkit.evaluation import evaluate
 from mlmkit.preparation import prepare
 
-COMMANDS = ["corpus", "pretrain", "evaluate", "fill-mask", "course"]
+COMMANDS = ["corpus", "pretrain", "evaluate", "fill-mask", "exact", "experiment", "diagnose", "course"]
 
 
 @pytest.fixture(scope="module")
@@ -297,17 +297,33 @@ def test_evaluate_prints_what_evaluate_computes(call: Callable[..., Answer], fin
         "uniform": base.uniform,
         "unigram_cross_entropy": base.unigram_cross_entropy,
         "unigram_entropy": base.unigram_entropy,
+        "bigram_cross_entropy": base.bigram_cross_entropy,
         "coin": math.log(2),
+        "mlm_floor": None,
+        "nsp_floor": None,
+        "nsp_optimum": None,
     }
     text = call("evaluate", finished.folder, "--split", split).out
     assert text.startswith(f"{split} part of {finished.text} ({expected.pairs} pairs, {expected.selected} selected")
     for number in (
-        f"{expected.mlm_loss:.3f} nats   unigram entropy {base.unigram_entropy:.3f}, ln V {base.uniform:.3f}",
+        f"{expected.mlm_loss:.3f} nats   ln V {base.uniform:.3f}, unigram entropy {base.unigram_entropy:.3f}, "
+        f"bigram table {base.bigram_cross_entropy:.3f}\n",
         f"{expected.mlm_accuracy:.1%}",
         f"{expected.nsp_loss:.3f} nats   ln 2 0.693",
         f"{expected.nsp_accuracy:.1%}        a coin 50.0%",
     ):
         assert number in text
+
+
+def test_evaluate_on_an_exact_language_prints_the_floors(call: Callable[..., Answer], tmp_path: Path):
+    settings = ["data.corpus=exact:market:300", "data.max_length=31", "data.short_seq_prob=0", "masking.count=binomial"]
+    run = pretraining.pretrain(tiny(*settings, "train.max_steps=2"), tmp_path / "run", progress=False)
+    answer = call("evaluate", run.folder, "--json")
+    base = json.loads(answer.out)["baselines"]
+    text = call("evaluate", run.folder).out
+    assert f"bigram table {base['bigram_cross_entropy']:.3f}, floor {base['mlm_floor']:.3f}\n" in text
+    assert f"ln 2 0.693, floor {base['nsp_floor']:.3f}\n" in text
+    assert f"a coin 50.0%, at best {base['nsp_optimum']:.1%}\n" in text
 
 
 def test_evaluate_takes_the_test_part_unless_told_otherwise(call: Callable[..., Answer], finished: Finished):

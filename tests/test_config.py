@@ -46,6 +46,7 @@ RULES: list[tuple[str, Any, str]] = [
     ("train.beta2", -0.1, "train.beta1 and train.beta2 must be in [0, 1)"),
     ("train.eps", 0.0, "train.eps must be positive, got 0.0"),
     ("train.grad_clip", 0.0, "train.grad_clip must be positive, or none"),
+    ("train.nsp_weight", -0.5, "train.nsp_weight must not be negative, got -0.5"),
     ("train.eval_every", 0, "train.eval_every must be at least 1, got 0"),
     ("train.eval_batches", 0, "train.eval_batches must be at least 1, or none"),
     ("train.checkpoint_every", 0, "train.checkpoint_every must be at least 1, or none"),
@@ -63,6 +64,7 @@ RULES: list[tuple[str, Any, str]] = [
     ("train.lr", True, "train.lr expects a number, got True"),
     ("train.grad_clip", "x", "train.grad_clip expects a number or none, got 'x'"),
     ("train.output_bias", 1, "train.output_bias expects true or false, got 1"),
+    ("data.dynamic_masks", 0, "data.dynamic_masks expects true or false, got 0"),
     ("data.corpus", 3, "data.corpus expects text, got 3"),
     ("masking.unit", "letter", "masking.unit expects one of token, word, span, got 'letter'"),
 ]

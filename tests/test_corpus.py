@@ -29,12 +29,14 @@ from mlmkit.corpus import (
     load_corpus,
     ngram_overlap,
     python_docs,
+    sample_corpus,
     store,
 )
 from mlmkit.corpus.dedup import kept_documents, merge_short, signatures, similar_pairs
 from mlmkit.corpus.sentences import is_prose, plain, prose_sentences, split_sentences
 from mlmkit.corpus.store import Document, RawDocument
 from mlmkit.errors import UserError
+from mlmkit.language import Language, language_named
 
 SYLLABLES = "ba de fi go ku la me ni po ru sa te vi wo zu".split()
 
@@ -736,3 +738,47 @@ def test_offline_the_error_names_what_could_not_be_reached(tmp_path: Path) -> No
     assert done.stdout.startswith("UserError hf:someone/texts: could not be read from the Hugging Face hub")
     assert "or use python-docs or a folder of .txt files" in done.stdout
     assert done.stdout.count("\n") == 1
+
+
+# --- exact languages -----------------------------------------------------------------------------------------------
+
+
+def test_a_language_gives_a_corpus_of_any_size_that_knows_where_it_comes_from(cache: Path) -> None:
+    corpus = load_corpus("exact:market:200", held_out=0.1)
+    assert corpus.report.documents == {"train": 160, "validation": 20, "test": 20}
+    assert corpus.language is not None
+    assert corpus.language.to_dict() == language_named("market").to_dict()
+    expected = list(language_named("market").documents(160, np.random.default_rng([0, 0])))
+    assert list(corpus["train"]["sentences"]) == expected
+    assert load_corpus("exact:market:200", held_out=0.1, seed=1).fingerprint != corpus.fingerprint
+    assert sum(load_corpus("exact", max_documents=50).report.documents.values()) == 50
+
+
+def test_a_language_corpus_comes_from_the_cache_the_second_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = sample_corpus(language_named("tiny"), 30)
+    monkeypatch.setattr(Language, "documents", lambda *_: pytest.fail("drawn again"))
+    again = sample_corpus(language_named("tiny"), 30)
+    assert (again.fingerprint, again.report) == (first.fingerprint, first.report)
+    assert again.language is not None
+    assert again.language.to_dict() == language_named("tiny").to_dict()
+
+
+def test_the_parts_of_a_language_corpus_are_drawn_independently() -> None:
+    corpus = sample_corpus(language_named("market"), 300, held_out=0.3)
+    held_out = {" ".join(row) for row in corpus["validation"]["sentences"]}
+    assert not held_out & {" ".join(row) for row in corpus["train"]["sentences"]}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("exact:", r"a language is named as exact\[:LANGUAGE\[:DOCUMENTS\]\]"),
+        ("exact:market:many", "for example exact:market:1000, got 'exact:market:many'"),
+        ("exact:market:10:3", "a language is named as"),
+        ("exact:sea", "there is no language 'sea'"),
+        ("exact:market:2", r"2 document\(s\) cannot be split in three"),
+    ],
+)
+def test_a_language_that_is_named_wrongly_is_refused(source: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_corpus(source)

@@ -17,6 +17,7 @@ from mlmkit.evaluation import (
     Baselines,
     Candidate,
     Metrics,
+    bigram_cross_entropy,
     evaluate,
     evaluation_mode,
     fill_mask,
@@ -298,4 +299,52 @@ def test_no_frequencies_beat_the_texts_own(counts: list[tuple[int, int]]) -> Non
 
 
 def test_guessing_the_relation_costs_ln_2() -> None:
-    assert Baselines(uniform=5.0, unigram_cross_entropy=4.0, unigram_entropy=3.9).coin == math.log(2)
+    assert Baselines(
+        uniform=5.0, unigram_cross_entropy=4.0, unigram_entropy=3.9, bigram_cross_entropy=3.5
+    ).coin == math.log(2)
+
+
+# --- neighbors -------------------------------------------------------------------------------------------------
+
+
+def neighbors(*texts: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(np.array(t[:-1]), np.array(t[1:])) for t in texts]
+
+
+def test_a_bigram_table_pays_what_witten_and_bells_rule_says() -> None:
+    """Counted by hand: after 0 come 1, 1, 2; after 1 comes 0. V = 4."""
+    train = neighbors([0, 1, 0, 1], [0, 2])
+    single = np.array([1, 2, 1, 0]) + 1.0  # how often each stands on the right, plus one
+    single /= single.sum()
+    after_0 = (np.array([0, 2, 1, 0]) + 2 * single) / (3 + 2)
+    expected = -(math.log(after_0[1]) + math.log(after_0[3]) + math.log(single[1])) / 3
+    assert bigram_cross_entropy(neighbors([0, 1], [0, 3], [3, 1]), train, 4) == pytest.approx(expected, abs=1e-12)
+
+
+def test_how_the_training_text_is_cut_does_not_change_a_bigram_table() -> None:
+    rng = np.random.default_rng(0)
+    left, right = rng.integers(0, 20, (2, 500))
+    whole, parts = [(left, right)], [(left[:100], right[:100]), (left[100:], right[100:])]
+    once, in_parts = bigram_cross_entropy(whole, whole, 20), bigram_cross_entropy(parts, parts, 20)
+    assert once == pytest.approx(in_parts, abs=1e-12)  # sums in another order
+
+
+def test_a_bigram_table_reaches_the_entropy_of_a_word_given_its_left_neighbor() -> None:
+    """Each token decides between two next ones: the entropy given the left neighbor is ln 2."""
+    rng = np.random.default_rng(0)
+    text = [0]
+    for bit in rng.integers(0, 2, 40_000):
+        text.append((2 * text[-1] + int(bit)) % 16)
+    loss = bigram_cross_entropy(neighbors(text[30_000:]), neighbors(text[:30_000]), 16)
+    assert loss == pytest.approx(math.log(2), abs=0.01)  # 30,000 pairs for 32 probabilities
+    counts = np.bincount(text, minlength=16)
+    assert loss < unigram_entropy(counts) - 1.9  # ln 16 = 2.77
+
+
+def test_a_bigram_table_without_training_text_says_all_are_equal() -> None:
+    assert bigram_cross_entropy(neighbors([0, 1, 2]), [], 8) == pytest.approx(math.log(8))
+
+
+def test_only_so_much_training_text_is_read_for_a_bigram_table() -> None:
+    first, second = neighbors([0, 1, 0, 1]), neighbors([0, 2, 0, 2])
+    assert bigram_cross_entropy(first, first + second, 4, limit=3) == bigram_cross_entropy(first, first, 4)

@@ -24,7 +24,9 @@ def make_history(losses: list[float] = LOSSES) -> History:
     return History(
         config={"train": {"lr": 0.1}},
         corpus={"name": "odd", "fingerprint": "0123456789abcdef", "report": {}},
-        baselines=Baselines(uniform=math.log(90), unigram_cross_entropy=4.0, unigram_entropy=3.9),
+        baselines=Baselines(
+            uniform=math.log(90), unigram_cross_entropy=4.0, unigram_entropy=3.9, bigram_cross_entropy=3.5
+        ),
         hardware={"device": "cpu"},
         versions={"python": "3.11"},
         status="finished",

@@ -169,3 +169,16 @@ def test_a_model_without_knowledge_pays_ln_v_plus_ln_2() -> None:
     assert losses.mlm.item() == pytest.approx(math.log(50), rel=1e-6)
     assert losses.nsp.item() == pytest.approx(math.log(2), rel=1e-6)
     assert losses.total.item() == pytest.approx(math.log(100), rel=1e-6)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 2.0])
+def test_the_weight_of_nsp_scales_its_share_of_the_total_and_changes_neither_loss(weight: float) -> None:
+    model = small_model()
+    batch = random_batch(model.config, [12, 5, 9])
+    plain, weighted = pretraining_loss(model, batch), pretraining_loss(model, batch, weight)
+    assert torch.equal(weighted.mlm, plain.mlm)
+    assert torch.equal(weighted.nsp, plain.nsp)
+    torch.testing.assert_close(weighted.total, plain.mlm + weight * plain.nsp, **TOLERANCE)
+    of_total, of_mlm, of_nsp = (gradients(model, loss) for loss in (weighted.total, plain.mlm, plain.nsp))
+    for total, mlm, nsp in zip(of_total, of_mlm, of_nsp, strict=True):
+        torch.testing.assert_close(total, mlm + weight * nsp, **TOLERANCE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -13,6 +14,7 @@ from helpers import within_binomial_bounds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.stats import chisquare
 
 from mlmkit.errors import UserError
 from mlmkit.masking import IGNORE, MaskingPolicy, candidates, corrupt, mlm_labels, select, units
@@ -332,6 +334,29 @@ def test_the_masks_change_with_the_generator() -> None:
 
 
 @pytest.mark.parametrize("unit", UNITS)
+def test_with_binomial_counts_each_unit_is_selected_by_itself(unit: str) -> None:
+    """The number selected has the mean and the variance of a binomial law; with fixed counts it hardly varies."""
+    n, rows, rate = 40, 20_000, 0.3
+    real = np.ones((rows, n), dtype=bool)
+    policy = MaskingPolicy(rate=rate, count="binomial", unit=unit, span_p=1.0)  # type: ignore[arg-type]  # spans of one
+    counts = select(real, policy, np.random.default_rng(0), starts_word=real).sum(1)
+    error = 5 * np.sqrt(rate * (1 - rate) / n / rows)  # five standard errors of the mean share
+    assert abs(counts.mean() / n - rate) < error
+    # The variance of a sample variance of a nearly normal law is 2σ⁴/rows; five standard errors.
+    assert counts.var() == pytest.approx(n * rate * (1 - rate), rel=5 * np.sqrt(2 / rows))
+    fixed = select(real, replace(policy, count="fixed"), np.random.default_rng(0), starts_word=real).sum(1)
+    assert fixed.var() < 0.25
+
+
+def test_with_binomial_counts_one_selected_position_tells_nothing_about_another() -> None:
+    chosen = select(
+        np.ones((50_000, 2), dtype=bool), MaskingPolicy(rate=0.5, count="binomial"), np.random.default_rng(0)
+    )
+    table = np.bincount(chosen @ [1, 2], minlength=4)
+    assert chisquare(table).pvalue > 1e-6
+
+
+@pytest.mark.parametrize("unit", UNITS)
 def test_no_python_loop_runs_over_the_tokens(unit: str) -> None:
     """The number of Python function calls does not depend on how many tokens there are."""
 
@@ -370,6 +395,7 @@ def test_a_batch_of_512_times_512_is_masked_in_well_under_a_second(unit: str) ->
     [
         ({"rate": 1.5}, "masking.rate must be between 0 and 1, got 1.5"),
         ({"rate": -0.1}, "masking.rate must be between 0 and 1, got -0.1"),
+        ({"count": "poisson"}, "masking.count must be one of fixed, binomial, got 'poisson'"),
         ({"rate": float("nan")}, "masking.rate must be between 0 and 1, got nan"),
         ({"mask": 1.1}, "masking.mask must be between 0 and 1"),
         ({"random": -0.1, "mask": 1.0}, "masking.random must be between 0 and 1"),

@@ -154,6 +154,17 @@ def test_attention_on_cpu_is_pytorchs_fused_attention() -> None:
         torch.testing.assert_close(attention(q, k, v, mask), expected)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_bias_may_differ_from_query_to_query_as_a_causal_one_does(batch: int) -> None:
+    """Bias (1 or B, 1, S, S); PyTorch's kernel takes the same."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 3, 2, 5, 4, generator=generator)
+    future = torch.triu(torch.full((5, 5), float("-inf")), diagonal=1).expand(batch, 1, 5, 5)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=future)
+    torch.testing.assert_close(attention(q, k, v, future), expected)
+    torch.testing.assert_close(attention(q, k, v, future)[:, :, 0], v[:, :, 0])  # the first sees only itself
+
+
 def test_attention_rows_sum_to_1_over_the_real_tokens() -> None:
     """With the identity as values, the output is the weights."""
     q, k, _ = random_heads(D=6)

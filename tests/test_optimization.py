@@ -209,6 +209,15 @@ def test_bf16_keeps_weights_moments_and_losses_in_fp32_and_comes_close(
     assert {state["exp_avg"].dtype for state in optimizer.state.values()} == {torch.float32}
 
 
+def test_without_nsp_its_head_learns_nothing(model: BertForPreTraining, batch: dict[str, Tensor]):
+    start = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    optimizer = make_optimizer(model, TrainConfig(weight_decay=0.0))
+    for _ in range(3):
+        train_step(model, batch, optimizer, lr=0.01, nsp_weight=0.0)
+    moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, start[name])}
+    assert moved == {name for name in start if not name.startswith("nsp.")}
+
+
 # What "auto" means here
 
 

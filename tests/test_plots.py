@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -34,7 +35,7 @@ def make_history() -> History:
     return History(
         config={},
         corpus={},
-        baselines=Baselines(uniform=8.3, unigram_cross_entropy=6.2, unigram_entropy=6.1),
+        baselines=Baselines(uniform=8.3, unigram_cross_entropy=6.2, unigram_entropy=6.1, bigram_cross_entropy=5.2),
         evaluations=[Evaluation(s, 10 * s, 0.1 * s, 7 - s / 100, 0.1, 0.69 - s / 1000, 0.5) for s in (0, 100, 200)],
         training=[{"step": s, "mlm": 7.5 - s / 100, "nsp": 0.7, "grad_norm": 1, "lr": 1} for s in (50, 100, 150)],
     )
@@ -66,16 +67,37 @@ def test_history_draws_the_losses_that_were_measured():
 def test_history_draws_each_baseline_at_its_value_and_names_it():
     left, right = plots.plot_history(make_history()).axes
     expected = {
-        left: [(8.3, "ln V = 8.30"), (6.1, "unigram entropy = 6.10")],
+        left: [(8.3, "ln V = 8.30"), (6.1, "unigram entropy = 6.10"), (5.2, "bigram table = 5.20")],
         right: [(math.log(2), "ln 2 = 0.69")],
     }
+    check_baselines(expected)
+
+
+def test_history_of_an_exact_language_shows_its_floors():
+    history = make_history()
+    history.baselines = replace(history.baselines, mlm_floor=1.8125, nsp_floor=0.4)
+    left, right = plots.plot_history(history).axes
+    check_baselines(
+        {
+            left: [
+                (8.3, "ln V = 8.30"),
+                (6.1, "unigram entropy = 6.10"),
+                (5.2, "bigram table = 5.20"),
+                (1.8125, "floor = 1.812"),
+            ],
+            right: [(math.log(2), "ln 2 = 0.69"), (0.4, "floor = 0.400")],
+        }
+    )
+
+
+def check_baselines(expected: dict[Axes, list[tuple[float, str]]]) -> None:
     for axes, baselines in expected.items():
         across = [line for line in axes.lines if list(line.get_xdata()) == [0, 1]]  # shares of the axes' width
         assert [list(line.get_ydata()) for line in across] == [[value, value] for value, _ in baselines]
         assert [(t.xy[1], t.get_text()) for t in axes.texts] == baselines
         low, high = axes.get_ylim()
         assert all(low < value < high for value, _ in baselines), "a baseline lies outside the picture"
-    assert len({line.get_linestyle() for line in left.lines[-2:]}) == 2, "two baselines are told apart by color alone"
+        assert len({line.get_linestyle() for line in across}) == len(across), "baselines are told apart by color alone"
 
 
 def test_history_of_a_run_that_has_just_begun_can_be_drawn():

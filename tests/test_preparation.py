@@ -18,6 +18,7 @@ from mlmkit import preparation
 from mlmkit.batches import Batch, fingerprint
 from mlmkit.config import RunConfig
 from mlmkit.corpus import Corpus
+from mlmkit.exact import ideal_losses
 from mlmkit.masking import IGNORE
 from mlmkit.preparation import EVALUATION_SEED, Data, build_model, prepare
 from mlmkit.tokenizer import Tokenizer
@@ -123,6 +124,30 @@ def test_baselines_by_hand(data: Data):
     assert found.unigram_cross_entropy == pytest.approx(-sum(x * math.log(y) for x, y in zip(p, q, strict=True)))
     assert found.coin == math.log(2)
     assert found.unigram_entropy < found.unigram_cross_entropy < found.uniform
+    assert found.bigram_cross_entropy < found.unigram_cross_entropy
+    assert (found.mlm_floor, found.nsp_floor, found.nsp_optimum) == (None, None, None)
+
+
+EXACT = tiny("data.corpus=exact:market:400", "data.max_length=31", "data.short_seq_prob=0", "masking.count=binomial")
+
+
+def test_an_exact_language_brings_its_words_as_tokens_and_its_floors_as_baselines(cache: Path, tmp_path: Path):
+    data = prepare(EXACT, tmp_path, cache)
+    language = data.corpus.language
+    assert language is not None
+    assert [data.tokenizer.id(word) for word in language.words] == list(range(5, 55))
+    found = data.baselines("validation")
+    ideal = ideal_losses(language, data.held_out("validation", EXACT.train.eval_batches), EXACT.masking)
+    assert found.mlm_floor == ideal.mlm_loss.mean
+    assert (found.nsp_floor, found.nsp_optimum) == (ideal.nsp_loss.mean, ideal.nsp_accuracy.mean)
+    assert found.mlm_floor < found.bigram_cross_entropy < found.unigram_entropy
+
+
+@pytest.mark.parametrize(
+    "setting", ["masking.count=fixed", "masking.unit=span", "data.max_length=30", "data.short_seq_prob=0.1"]
+)
+def test_no_floor_is_claimed_where_the_exact_answer_is_not_known(cache: Path, tmp_path: Path, setting: str):
+    assert prepare(EXACT.override([setting]), tmp_path, cache).baselines("validation").mlm_floor is None
 
 
 # The questions of an evaluation
@@ -152,6 +177,13 @@ def test_training_batches_follow_the_seed_of_the_run_and_change_with_each_epoch(
     assert not set(first) & {fingerprint(batch) for batch in train_batches(with_config(data, "train.seed=1"), 6)}
     batches = data.batches("train", 0)
     assert not {fingerprint(b) for b in batches.epoch(0)} & {fingerprint(b) for b in batches.epoch(1)}
+
+
+def test_static_masks_are_for_training_and_leave_the_questions_as_they_were(data: Data):
+    static = with_config(data, "data.dynamic_masks=false")
+    assert not static.batches("train", 0).dynamic_masks
+    questions = [fingerprint(batch) for batch in data.held_out("validation")]
+    assert [fingerprint(batch) for batch in static.held_out("validation")] == questions
 
 
 def test_batches_obey_the_configuration(data: Data):

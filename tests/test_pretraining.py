@@ -205,9 +205,9 @@ def test_every_update_has_its_own_rate_its_own_dropout_and_the_settings_of_the_r
         return original(model, *args, **options)
 
     monkeypatch.setattr(pretraining, "train_step", recorded_step)
-    finished.again(tmp_path / "run", "train.grad_clip=0.7")
+    finished.again(tmp_path / "run", "train.grad_clip=0.7", "train.nsp_weight=0.5")
     assert [options["lr"] for options in seen] == [mlmkit.learning_rate(step, TINY.train) for step in range(24)]
-    assert {(options["grad_clip"], options["precision"]) for options in seen} == {(0.7, "fp32")}
+    assert {(o["grad_clip"], o["precision"], o["nsp_weight"]) for o in seen} == {(0.7, "fp32", 0.5)}
     dropout = {options["dropout"] for options in seen}
     assert len(dropout) == 24
     finished.again(tmp_path / "other", "train.seed=1")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import FIRST, prose, tiny_tokenizer, word_tokenizer
+from helpers import FIRST, prose, tiny_tokenizer, tokenizer_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmkit.errors import UserError
-from mlmkit.tokenizer import SPECIAL_TOKENS, Tokenizer, _in_lists, load_tokenizer, train_wordpiece
+from mlmkit.tokenizer import SPECIAL_TOKENS, Tokenizer, _in_lists, load_tokenizer, train_wordpiece, word_tokenizer
 
 FRAGMENTS = (
     *("badelo", "Badelo", "KILO", "zenzen", "unheard", "don't", "snake_case", "3.14", "ba" * 50, "ba" * 50 + "k"),
@@ -150,7 +150,7 @@ def test_a_piece_that_continues_a_word_is_known_as_such() -> None:
 
 def test_reserved_entries_are_no_replacement_for_a_word() -> None:
     """BERT's own vocabulary begins with [unused…]; a model should never see or predict one."""
-    tokenizer = word_tokenizer(["[unused0]", *SPECIAL_TOKENS[::-1], "[unused1]", "cat", "[cat]"])
+    tokenizer = tokenizer_of(["[unused0]", *SPECIAL_TOKENS[::-1], "[unused1]", "cat", "[cat]"])
     assert tokenizer.special_ids.tolist() == [1, 2, 3, 4, 5]
     assert (tokenizer.mask_id, tokenizer.pad_id) == (1, 5)
     assert tokenizer.ordinary_ids.tolist() == [7, 8]
@@ -169,7 +169,7 @@ def test_ids_tokens_pieces_and_text_say_the_same() -> None:
 
 
 def test_a_pair_is_laid_out_with_the_first_separator_in_segment_0() -> None:
-    tokenizer = word_tokenizer([*SPECIAL_TOKENS, "a", "b", "c"])
+    tokenizer = tokenizer_of([*SPECIAL_TOKENS, "a", "b", "c"])
     assert tokenizer.pair_ids("a b", "c") == ([2, 5, 6, 3, 7, 3], [0, 0, 0, 0, 1, 1])
     assert tokenizer.pair_ids("a b") == ([2, 5, 6, 3], [0, 0, 0, 0])
     learned = tiny_tokenizer()
@@ -185,7 +185,7 @@ def test_a_word_that_is_no_single_token_is_refused_with_its_pieces() -> None:
 
 def test_a_vocabulary_without_mask_is_refused() -> None:
     with pytest.raises(UserError, match=r"has no \[PAD\], \[MASK\]; BERT needs"):
-        word_tokenizer(["[UNK]", "[CLS]", "[SEP]", "a"])
+        tokenizer_of(["[UNK]", "[CLS]", "[SEP]", "a"])
 
 
 # --- on disk -------------------------------------------------------------------------------------------------
@@ -295,3 +295,24 @@ def test_a_tokenizer_of_another_kind_of_model_is_refused(tmp_path: Path) -> None
     )
     with pytest.raises(UserError, match=r"^the tokenizer has no \[PAD\], \[CLS\], \[SEP\], \[MASK\]"):
         load_tokenizer(tmp_path)
+
+
+# --- a closed vocabulary ---------------------------------------------------------------------------------------
+
+
+def test_in_a_closed_vocabulary_every_word_is_one_token_after_the_special_ones(tmp_path: Path) -> None:
+    words = ["kettle", "a", "sings", "kettles"]
+    tokenizer = word_tokenizer(words)
+    assert tokenizer.vocab_size == 9
+    assert [tokenizer.id(word) for word in words] == [5, 6, 7, 8]
+    assert tokenizer.encode("A kettle sings") == [6, 5, 7]
+    assert tokenizer.encode("teapot") == [tokenizer.unk_id]
+    assert tokenizer.ordinary_ids.tolist() == [5, 6, 7, 8]
+    tokenizer.save(tmp_path)
+    assert load_tokenizer(tmp_path).encode("kettles sings a") == [8, 7, 6]
+
+
+@pytest.mark.parametrize("words", [["a", "b", "a"], ["two words"], ["Upper"], ["it's"], [""]])
+def test_what_is_no_single_word_has_no_place_in_a_closed_vocabulary(words: list[str]) -> None:
+    with pytest.raises(UserError, match="cannot be a word of a closed vocabulary"):
+        word_tokenizer(words)

@@ -19,6 +19,7 @@ from mlmkit.corpus.hashing import count_words
 from mlmkit.corpus.report import CorpusReport
 from mlmkit.corpus.store import Document, RawDocument
 from mlmkit.errors import UserError
+from mlmkit.language import Language, language_named
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,17 +28,23 @@ TOOLS = ("rensa", "sentencex")
 """Libraries whose version may change the sentences and the split, whatever the source."""
 
 
+DOCUMENTS = 500_000
+"""How many documents are drawn from a language if nobody says."""
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Documents in three splits, memory-mapped: `corpus["train"]` has the columns `sentences` and `source`.
 
-    `fingerprint` is a hash of all sentences in their order: equal fingerprints mean equal corpora.
+    `fingerprint` is a hash of all sentences in their order: equal fingerprints mean equal corpora. `language` is what
+    the text was drawn from, where that is known: then its vocabulary is closed and the best possible loss computable.
     """
 
     name: str
     fingerprint: str
     splits: dict[str, Dataset]
     report: CorpusReport
+    language: Language | None = None
 
     def __getitem__(self, split: str) -> Dataset:
         if split not in self.splits:
@@ -49,7 +56,11 @@ class Corpus:
 
     @classmethod
     def from_documents(
-        cls, name: str, documents: dict[str, Iterable[list[str]]], cache_dir: str | Path | None = None
+        cls,
+        name: str,
+        documents: dict[str, Iterable[list[str]]],
+        cache_dir: str | Path | None = None,
+        language: Language | None = None,
     ) -> Corpus:
         """A corpus from documents (lists of sentences) already split; nothing is dropped or measured."""
         parent = _folder(cache_dir)
@@ -58,8 +69,8 @@ class Corpus:
             for split, rows in documents.items():
                 writer.write(split, (Document(list(sentences), name) for sentences in rows))
             report = CorpusReport(writer.documents, writer.sentences, writer.words, 0, 0, 0, 0.0, {})
-            fingerprint = writer.finish(report)
-            target = parent / store.cache_key([name, fingerprint])
+            fingerprint = writer.finish(report, language)
+            target = parent / store.cache_key([name, fingerprint, language is not None])
             if _read(name, target) is None:
                 store.publish(work, target)
         return _must_read(name, target)
@@ -76,7 +87,8 @@ def load_corpus(
 ) -> Corpus:
     """Reads, deduplicates and splits a corpus; from the second time on it is opened from the cache.
 
-    `source` is `python-docs`, a .txt, .jsonl or .parquet file, a folder of them, or `hf:NAME[:CONFIG]`.
+    `source` is `python-docs`, a .txt, .jsonl or .parquet file, a folder of them, `hf:NAME[:CONFIG]`, or
+    `exact[:LANGUAGE[:DOCUMENTS]]`, documents drawn from a language of `mlmkit.language`.
     `held_out` is the share of the words in each of validation and test; `max_documents` stops reading after
     so many. Anything wrong with the source raises `UserError`.
     """
@@ -86,6 +98,10 @@ def load_corpus(
         raise UserError(f"max_documents must be at least 1, got {max_documents}: leave it out to read everything")
     name = str(source)
     parent = _folder(cache_dir)
+    if name == "exact" or name.startswith("exact:"):
+        language, count = _exact(name)
+        count = min(count, max_documents or count)
+        return sample_corpus(language, count, held_out=held_out, seed=seed, cache_dir=cache_dir)
     identity, documents = _open(name, parent)
     target = parent / store.cache_key([identity, python_docs.versions(TOOLS), seed, held_out, max_documents])
     corpus = _read(name, target)
@@ -96,6 +112,51 @@ def load_corpus(
                 store.publish(work / "corpus", target)
         corpus = _must_read(name, target)
     return corpus
+
+
+def sample_corpus(
+    language: Language,
+    documents: int = DOCUMENTS,
+    *,
+    held_out: float = 0.05,
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+) -> Corpus:
+    """Draws a corpus of any size from a language; from the second time on it is opened from the cache.
+
+    Every document is drawn by itself, so nothing is dropped and the split is by number: the first documents are the
+    training part. `held_out` is the share of validation, and of test.
+    """
+    count = max(1, round(documents * held_out))
+    if documents < 1 or documents - 2 * count < 1:
+        raise UserError(f"{documents} document(s) cannot be split in three: draw more of them")
+    parent = _folder(cache_dir)
+    name = f"exact:{language.name}:{documents}"
+    target = parent / store.cache_key(["language", language.to_dict(), documents, held_out, seed])
+    corpus = _read(name, target)
+    if corpus is None:
+        sizes = {"train": documents - 2 * count, "validation": count, "test": count}
+        with store.workspace(parent) as work:
+            writer = _Writer(work)
+            for number, split in enumerate(SPLITS):
+                rng = np.random.default_rng([seed, number])
+                writer.write(split, (Document(d, language.name) for d in language.documents(sizes[split], rng)))
+            report = CorpusReport(writer.documents, writer.sentences, writer.words, 0, 0, 0, 0.0, {})
+            writer.finish(report, language)
+            if _read(name, target) is None:
+                store.publish(work, target)
+        corpus = _must_read(name, target)
+    return corpus
+
+
+def _exact(source: str) -> tuple[Language, int]:
+    """The language and the number of documents in `exact[:LANGUAGE[:DOCUMENTS]]`."""
+    _, *parts = source.split(":")
+    if len(parts) > 2 or not all(parts) or (len(parts) == 2 and not parts[1].isdigit()):
+        raise UserError(
+            f"a language is named as exact[:LANGUAGE[:DOCUMENTS]], for example exact:market:1000, got {source!r}"
+        )
+    return language_named(parts[0] if parts else "market"), int(parts[1]) if len(parts) == 2 else DOCUMENTS
 
 
 def _folder(cache_dir: str | Path | None) -> Path:
@@ -195,11 +256,12 @@ class _Writer:
 
         return counted
 
-    def finish(self, report: CorpusReport) -> str:
+    def finish(self, report: CorpusReport, language: Language | None = None) -> str:
         """Writes the description last: a folder without it is not a corpus."""
         fingerprint = self._hash.hexdigest()
         sizes = store.file_sizes(self.folder, self.documents)
-        content = {"fingerprint": fingerprint, "sizes": sizes, "report": report.to_dict()}
+        tables = None if language is None else language.to_dict()
+        content = {"fingerprint": fingerprint, "sizes": sizes, "report": report.to_dict(), "language": tables}
         (self.folder / "corpus.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
         return fingerprint
 
@@ -213,7 +275,8 @@ def _read(name: str, folder: Path) -> Corpus | None:
             return None
         splits = {split: store.open_rows(folder / f"{split}.arrow") for split in content["sizes"]}
         whole = all(len(rows) == report.documents[split] for split, rows in splits.items())
-        return Corpus(name, content["fingerprint"], splits, report) if whole else None
+        language = Language.from_dict(content["language"]) if content["language"] else None
+        return Corpus(name, content["fingerprint"], splits, report, language) if whole else None
     except Exception:  # whatever is wrong with the cache, it can be built again
         return None
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
 
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 """Raise it whenever the code changes what a corpus contains; old caches are then no longer used."""
 
 BATCH = 1000
