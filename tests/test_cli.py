@@ -35,6 +35,7 @@ from runs import (
     outcome,
     read_metrics,
     shell,
+    tiny,
     write_text,
 )
 
@@ -317,7 +318,7 @@ def test_evaluate_prints_what_evaluate_computes(call: Callable[..., Answer], fin
 
 def test_evaluate_on_an_exact_language_prints_the_floors(call: Callable[..., Answer], tmp_path: Path):
     settings = ["data.corpus=exact:market:300", "data.max_length=31", "data.short_seq_prob=0", "masking.count=binomial"]
-    run = pretraining.pretrain(tiny(*settings, "train.max_steps=2"), tmp_path / "run", progress=False)
+    run = pretraining.pretrain(tiny(*settings, "train.max_steps=2", "train.warmup_steps=1"), tmp_path / "run", progress=False)
     answer = call("evaluate", run.folder, "--json")
     base = json.loads(answer.out)["baselines"]
     text = call("evaluate", run.folder).out
@@ -450,11 +451,11 @@ MISTAKES: dict[str, Mistake] = {
     # which preset, which corpus
     "unknown preset": (
         lambda p: ["pretrain", "--preset", "desktop"],
-        [r"no preset 'desktop'", r"smoke, laptop, gpu, base"],
+        [r"no preset 'desktop'", r"smoke, laptop, exact, gpu, base"],
     ),
     "unknown preset of the course": (
         lambda p: ["course", "--preset", "desktop"],
-        [r"no preset .*'desktop'", r"smoke, laptop, gpu, base"],
+        [r"no preset .*'desktop'", r"smoke, laptop, exact, gpu, base"],
     ),
     "unknown corpus path": (
         lambda p: p.pretrain(corpus="nowhere"),
