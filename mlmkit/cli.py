@@ -172,7 +172,7 @@ def experiment(
 
 exact_app = typer.Typer(help="A small language of which everything is known.")
 app.add_typer(exact_app, name="exact")
-LanguageName = Annotated[str, typer.Argument(metavar="LANGUAGE", help="market, forest or tiny.")]
+LanguageName = Annotated[str, typer.Argument(metavar="LANGUAGE", help="market, harbor, forest or tiny.")]
 
 
 @exact_app.command("floor")

@@ -218,7 +218,19 @@ def tiny_language() -> Language:
     )
 
 
-_WORDS = {
+_MARKET_WORDS = {
+    "adjective": "old small green heavy quiet bright cold sweet round slow red wooden proud",
+    "noun": "boat fish onion soup knife rose bee gull net pot tree stone bridge",
+    "verb": "finds washes sells hides carries watches likes lifts paints mends sees holds follows",
+    "adverb": "slowly again here today often twice softly never once soon gladly almost first",
+}
+_MARKET_FOLLOWS = {
+    "adjective": ("adjective", "noun"),
+    "noun": ("verb", "adverb"),
+    "verb": ("adjective", "noun"),
+    "adverb": ("verb", "adverb"),
+}
+_HARBOR_WORDS = {
     "determiner": "the a this that every some no another",
     "adjective": "old small green heavy quiet bright cold sweet",
     "noun": "boat fish onion soup knife rose bee gull net pot",
@@ -226,7 +238,7 @@ _WORDS = {
     "adverb": "slowly again here today often twice softly never",
     "link": "near under behind with before over while beside",
 }
-_FOLLOWS = {
+_HARBOR_FOLLOWS = {
     "determiner": ("adjective", "noun"),
     "adjective": ("noun", "adjective"),
     "noun": ("verb", "link"),
@@ -234,7 +246,7 @@ _FOLLOWS = {
     "adverb": ("link", "determiner"),
     "link": ("determiner", "noun"),
 }
-_MORE_WORDS = """
+_FOREST_WORDS = """
     the a this that every some no another each any        one two three four five six seven eight nine ten
     old small green heavy quiet bright cold sweet round slow      red blue black white grey brown pink gold pale dark
     boat fish onion soup knife rose bee gull net pot    tree stone river bridge road hill wall gate field barn
@@ -246,28 +258,42 @@ _MORE_WORDS = """
 
 
 def market() -> Language:
-    """The course's language: fifty words in six classes, three topics, two sentences of fourteen words."""
-    names = list(_WORDS)
+    """The course's language: four word classes of thirteen words, three topics, two sentences of fourteen words.
+
+    What stands on the left of a word leaves two classes open, what stands on the right leaves two, and both together
+    leave one: the classes are the four pairs of bits, and a class (a, b) is followed by (b, 0) or (b, 1). So a reader
+    needs both sides; and the topic, which says which words of the class, needs the whole text.
+    """
+    return _with_grammar("market", _MARKET_WORDS, _MARKET_FOLLOWS)
+
+
+def harbor() -> Language:
+    """A language between the two others: six classes, fifty words; neighbors leave more than one class open."""
+    return _with_grammar("harbor", _HARBOR_WORDS, _HARBOR_FOLLOWS)
+
+
+def _with_grammar(name: str, words: dict[str, str], follows: dict[str, tuple[str, str]]) -> Language:
+    classes = list(words)
     return draw_language(
         0,
-        [group.split() for group in _WORDS.values()],
-        name="market",
-        classes=names,
-        follows=[[names.index(after) for after in _FOLLOWS[c]] for c in names],
+        [group.split() for group in words.values()],
+        name=name,
+        classes=classes,
+        follows=[[classes.index(after) for after in follows[c]] for c in classes],
         topics=("harbor", "kitchen", "garden"),
     )
 
 
 def forest() -> Language:
     """A harder language: ten classes of twenty words each out of a hundred, so every word belongs to two classes."""
-    words = _MORE_WORDS.split()
+    words = _FOREST_WORDS.split()
     groups = [words[i : i + 10] for i in range(0, 100, 10)]
     return draw_language(
         0, [a + b for a, b in zip(groups, groups[1:] + groups[:1], strict=True)], name="forest", likeness=0.3
     )
 
 
-LANGUAGES = {"market": market, "forest": forest, "tiny": tiny_language}
+LANGUAGES = {"market": market, "harbor": harbor, "forest": forest, "tiny": tiny_language}
 """The languages that have a name."""
 
 

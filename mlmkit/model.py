@@ -21,7 +21,8 @@ class Output:
     Attributes:
         mlm_logits: scores over the vocabulary, (M, V) at the selected positions, or (B, S, V) if none were named.
         nsp_logits: scores of "B follows A" and "B is from another document", (B, 2).
-        hidden: last hidden states of the encoder (B, S, H).
+        hidden: last hidden states of the encoder (B, S, H); if positions were named, only those that are read out:
+            [CLS], then the named ones in their order, then filling (B, R, H).
     """
 
     mlm_logits: Tensor
@@ -53,25 +54,25 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: flo
     kernel's backward pass takes several times as long (`docs/log.md`).
 
     Args:
-        q, k, v: queries, keys and values (B, A, S, D).
-        bias: added to the scores (1 or B, 1, 1 or S, S): 0 where a key may be read and −∞ where not; None: all may.
+        q: queries (B, A, R, D), of all positions or of some.
+        k, v: keys and values (B, A, S, D).
+        bias: added to the scores (1 or B, 1, 1 or R, S): 0 where a key may be read and −∞ where not; None: all may.
         dropout: probability with which an attention weight is dropped.
 
     Returns:
-        (B, A, S, D).
+        (B, A, R, D).
     """
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
-    B, A, S, D = q.shape
-    q, k, v = (t.reshape(B * A, S, D) for t in (q, k, v))
+    B, A, R, D = q.shape
+    q, k, v = (t.reshape(B * A, -1, D) for t in (q, k, v))
     if bias is None:
-        scores = torch.bmm(q, k.transpose(1, 2)) / D**0.5  # (BA, S, S)
+        scores = torch.bmm(q, k.transpose(1, 2)) / D**0.5  # (BA, R, S)
     else:
-        rows = bias.shape[2]  # 1 if the keys that may be read are the same for every query
-        bias = bias.expand(B, A, rows, S).reshape(B * A, rows, S)
-        scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=D**-0.5)  # (BA, S, S)
+        bias = bias.expand(B, A, -1, -1).flatten(0, 1)  # (BA, 1 or R, S)
+        scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=D**-0.5)  # (BA, R, S)
     weights = F.dropout(scores.softmax(-1), dropout) if dropout else scores.softmax(-1)
-    return torch.bmm(weights, v).view(B, A, S, D)
+    return torch.bmm(weights, v).view(B, A, R, D)
 
 
 class SelfAttention(nn.Module):
@@ -87,12 +88,18 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = config.attention_probs_dropout_prob
 
-    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """(B, S, H) → (B, S, H); `bias` as in `attention`."""
+    def forward(self, x: Tensor, bias: Tensor | None, read: Tensor | None = None) -> Tensor:
+        """(B, S, H) → (B, S, H); `bias` as in `attention`. With `read` (B, R, H) only these positions ask."""
         B, S, H = x.shape
-        q, k, v = self.qkv(x).view(B, S, 3, self.heads, H // self.heads).permute(2, 0, 3, 1, 4)  # 3 × (B, A, S, D)
-        mixed = attention(q, k, v, bias, self.dropout if self.training else 0.0)  # (B, A, S, D)
-        return self.out(mixed.transpose(1, 2).reshape(B, S, H))
+        if read is None:
+            q, k, v = self.qkv(x).view(B, S, 3, self.heads, H // self.heads).permute(2, 0, 3, 1, 4)  # 3 × (B, A, S, D)
+        else:
+            w, b = self.qkv.weight, self.qkv.bias
+            q = F.linear(read, w[:H], b[:H]).view(B, -1, self.heads, H // self.heads).transpose(1, 2)  # (B, A, R, D)
+            both = F.linear(x, w[H:], b[H:]).view(B, S, 2, self.heads, H // self.heads)
+            k, v = both.permute(2, 0, 3, 1, 4)  # 2 × (B, A, S, D)
+        mixed = attention(q, k, v, bias, self.dropout if self.training else 0.0)  # (B, A, S or R, D)
+        return self.out(mixed.transpose(1, 2).reshape(B, -1, H))
 
 
 class EncoderLayer(nn.Module):
@@ -107,9 +114,11 @@ class EncoderLayer(nn.Module):
         self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """(B, S, H) → (B, S, H); `bias` as in `attention`."""
-        x = self.attention_norm(x + self.dropout(self.attention(x, bias)))
+    def forward(self, x: Tensor, bias: Tensor | None, positions: Tensor | None = None) -> Tensor:
+        """(B, S, H) → (B, S, H); `bias` as in `attention`. With `positions` (B, R) only what these become (B, R, H)."""
+        read = None if positions is None else x.gather(1, positions[:, :, None].expand(-1, -1, x.shape[2]))
+        x = (x if read is None else read) + self.dropout(self.attention(x, bias, read))
+        x = self.attention_norm(x)
         return self.output_norm(x + self.dropout(self.down(F.gelu(self.up(x)))))
 
 
@@ -122,16 +131,29 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
 
     def forward(
-        self, input_ids: Tensor, token_type_ids: Tensor | None = None, attention_mask: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
-        """(B, S) ids → hidden states (B, S, H); `attention_mask` (B, S) is 1 on real tokens and 0 on padding."""
+        """Encode (B, S) ids to hidden states (B, S, H).
+
+        Args:
+            input_ids: x̄ (B, S).
+            token_type_ids: segments (B, S); zeros if absent.
+            attention_mask: 1 on real tokens, 0 on padding (B, S); all real if absent.
+            positions: which positions are read out (B, R); the last layer then computes only what these become
+                (B, R, H). Every position is still read by the others.
+        """
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
         x = self.embeddings(input_ids, token_type_ids)  # (B, S, H)
         bias = None if attention_mask is None else _padding_bias(attention_mask, x)  # (B, 1, 1, S)
-        for layer in self.layers:
+        *before, last = self.layers
+        for layer in before:
             x = layer(x, bias)
-        return x
+        return last(x, bias, positions)
 
 
 def _padding_bias(attention_mask: Tensor, x: Tensor) -> Tensor:
@@ -212,10 +234,26 @@ class BertForPreTraining(nn.Module):
             attention_mask: 1 on real tokens, 0 on padding (B, S); all real if absent.
             selected: positions at which words are predicted (B, S), boolean; all if absent.
         """
-        hidden = self.encoder(input_ids, token_type_ids, attention_mask)  # (B, S, H)
-        read = hidden if selected is None else hidden[selected]  # (M, H)
-        return Output(mlm_logits=self.mlm(read), nsp_logits=self.nsp(hidden), hidden=hidden)
+        if selected is None:
+            hidden = self.encoder(input_ids, token_type_ids, attention_mask)  # (B, S, H)
+            return Output(mlm_logits=self.mlm(hidden), nsp_logits=self.nsp(hidden), hidden=hidden)
+        positions, named = _to_read(selected)  # (B, R)
+        hidden = self.encoder(input_ids, token_type_ids, attention_mask, positions)  # (B, R, H)
+        return Output(mlm_logits=self.mlm(hidden[named]), nsp_logits=self.nsp(hidden), hidden=hidden)
 
     def num_parameters(self) -> int:
         """Count the trainable numbers; tied weights count once."""
         return sum(p.numel() for p in self.parameters())
+
+
+def _to_read(selected: Tensor) -> tuple[Tensor, Tensor]:
+    """Number the positions that the heads read: [CLS], then the selected ones in their order, then filling.
+
+    Returns:
+        Columns (B, R), and which of them are selected (B, R).
+    """
+    wanted = selected.clone()
+    wanted[:, 0] = True
+    order = wanted.int().argsort(dim=1, descending=True, stable=True)  # (B, S)
+    positions = order[:, : int(wanted.sum(1).max())]  # (B, R)
+    return positions, selected.gather(1, positions)

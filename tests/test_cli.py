@@ -318,7 +318,9 @@ def test_evaluate_prints_what_evaluate_computes(call: Callable[..., Answer], fin
 
 def test_evaluate_on_an_exact_language_prints_the_floors(call: Callable[..., Answer], tmp_path: Path):
     settings = ["data.corpus=exact:market:300", "data.max_length=31", "data.short_seq_prob=0", "masking.count=binomial"]
-    run = pretraining.pretrain(tiny(*settings, "train.max_steps=2", "train.warmup_steps=1"), tmp_path / "run", progress=False)
+    run = pretraining.pretrain(
+        tiny(*settings, "train.max_steps=2", "train.warmup_steps=1"), tmp_path / "run", progress=False
+    )
     answer = call("evaluate", run.folder, "--json")
     base = json.loads(answer.out)["baselines"]
     text = call("evaluate", run.folder).out

@@ -243,7 +243,7 @@ def test_a_real_run_that_learns_is_healthy_and_was_looked_at(tmp_path: Path):
 
 @pytest.mark.usefixtures("quickly")
 def test_a_real_run_whose_learning_rate_is_far_too_low_is_stuck(tmp_path: Path):
-    diagnosis = check_curve(curve_of(trained(tmp_path, "train.lr=1e-7", "train.batch_size=4")))
+    diagnosis = check_curve(curve_of(trained(tmp_path, "train.lr=1e-7", "model.initializer_range=0.05")))
     assert diagnosis.faults == ("stuck_at_unigram",)
 
 

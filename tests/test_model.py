@@ -249,10 +249,31 @@ def test_logits_at_the_selected_positions_are_rows_of_all_logits() -> None:
     model = small_model()
     batch = random_batch(model.config, [12, 5, 9])
     selected = batch["labels"] != -100
+    selected[:, 0] = False  # [CLS] is read in any case
     every, some = model(**inputs(batch)), model(**inputs(batch), selected=selected)
     assert some.mlm_logits.shape == (int(selected.sum()), model.config.vocab_size)
     torch.testing.assert_close(some.mlm_logits, every.mlm_logits[selected], **TOLERANCE)
     torch.testing.assert_close(some.nsp_logits, every.nsp_logits, **TOLERANCE)
+    torch.testing.assert_close(some.hidden[:, 0], every.hidden[:, 0], **TOLERANCE)
+    count = int(selected[0].sum())
+    torch.testing.assert_close(some.hidden[0, 1 : count + 1], every.hidden[0][selected[0]], **TOLERANCE)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_reading_some_positions_gives_the_gradients_of_reading_all(layers: int) -> None:
+    """The last layer is computed where it is read out, and every position is still read by the others."""
+    model = small_model(num_hidden_layers=layers)
+    batch = random_batch(model.config, [12, 5, 9])
+    selected = batch["labels"] != -100
+    selected[1] = False  # a row of which nothing but [CLS] is read
+
+    def gradients(mlm_logits: Tensor, nsp_logits: Tensor) -> list[Tensor]:
+        loss = (mlm_logits.square().sum() + nsp_logits.square().sum()) / 100
+        return list(torch.autograd.grad(loss, list(model.parameters())))
+
+    every, some = model(**inputs(batch)), model(**inputs(batch), selected=selected)
+    expected = gradients(every.mlm_logits[selected], every.nsp_logits)
+    torch.testing.assert_close(gradients(some.mlm_logits, some.nsp_logits), expected, rtol=1e-4, atol=1e-5)
 
 
 # --- heads, dropout, precision -------------------------------------------------------------------------------

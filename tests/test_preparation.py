@@ -135,7 +135,7 @@ def test_an_exact_language_brings_its_words_as_tokens_and_its_floors_as_baseline
     data = prepare(EXACT, tmp_path, cache)
     language = data.corpus.language
     assert language is not None
-    assert [data.tokenizer.id(word) for word in language.words] == list(range(5, 55))
+    assert [data.tokenizer.id(word) for word in language.words] == list(range(5, 57))
     found = data.baselines("validation")
     ideal = ideal_losses(language, data.held_out("validation", EXACT.train.eval_batches), EXACT.masking)
     assert found.mlm_floor == ideal.mlm_loss.mean

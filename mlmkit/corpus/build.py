@@ -28,7 +28,7 @@ TOOLS = ("rensa", "sentencex")
 """Libraries whose version may change the sentences and the split, whatever the source."""
 
 
-DOCUMENTS = 500_000
+DOCUMENTS = 450_000
 """How many documents are drawn from a language if nobody says."""
 
 

@@ -154,8 +154,8 @@ class SpanBert(nn.Module):
 
     def forward(self, corrupted: Tensor, selected: Tensor) -> tuple[Tensor, Tensor]:
         """x̄ and A(x), both (B, S) → scores of the MLM head and of the SBO head, both (M, V)."""
-        output = self.bert(corrupted, segments(corrupted), selected=selected)
-        return output.mlm_logits, self.sbo(output.hidden, selected)
+        hidden = self.bert.encoder(corrupted, segments(corrupted))  # (B, S, H)
+        return self.bert.mlm(hidden[selected]), self.sbo(hidden, selected)
 
 
 def span_loss(model: SpanBert, corrupted: Tensor, labels: Tensor) -> Tensor:
