@@ -94,22 +94,24 @@ def plot_history(history: Curves) -> Figure:
     _baseline(right, base.coin, f"ln 2 = {base.coin:.2f}", "--")
     for axes, floor in ((left, base.mlm_floor), (right, base.nsp_floor)):
         if floor is not None:
-            _baseline(axes, floor, f"floor = {floor:.3f}", "-", GREEN)
+            _baseline(axes, floor, f"floor = {floor:.3f}", "-", GREEN, below=True)
     left.set_ylim(top=base.uniform * 1.08)
+    if base.mlm_floor is not None:  # room for the legend and the label below the floor
+        left.set_ylim(bottom=base.mlm_floor - 0.25 * (base.uniform - base.mlm_floor))
     right.set_ylim(0, base.coin * 1.35)
     for axes in (left, right):
         axes.legend(loc="lower left")
     return figure
 
 
-def _baseline(axes: Axes, value: float, label: str, line: str, color: str = ORANGE) -> None:
+def _baseline(axes: Axes, value: float, label: str, line: str, color: str = ORANGE, below: bool = False) -> None:
     axes.axhline(value, color=color, linestyle=line, linewidth=1.2)
     axes.annotate(
         label,
         (1, value),
         xycoords=("axes fraction", "data"),
         ha="right",
-        va="bottom",
+        va="top" if below else "bottom",
         color=color,
         fontsize=9,
     )
