@@ -433,8 +433,9 @@ def new_text() -> Tensor:
 def losses(objective: Objective) -> Tensor:
     """−log Pr(x_i | x_{<i}) of every word of the new text."""
     read = causal_log_probabilities if objective == "causal" else log_probabilities_by_masks
+    model = trained(objective).model
     with torch.no_grad():
-        return -read(trained(objective).model, new_text())
+        return -read(model, new_text())
 
 
 def test_a_causal_model_learns_in_a_few_updates_and_stays_above_the_floor() -> None:
@@ -496,8 +497,9 @@ def test_with_both_contexts_a_trained_model_goes_below_the_floor_of_every_left_t
 def test_the_probability_of_a_text_by_masks_comes_near_the_true_one() -> None:
     x = new_text()
     true = log_evidence(taught(), x, policy=None, next_probability=1.0)
+    model = trained("simulated").model
     with torch.no_grad():
-        found = log_probability_by_masks(trained("simulated").model, x)
+        found = log_probability_by_masks(model, x)
     # twelve words a document; the true values spread by more than one nat, so this is no constant
     assert float((found - true).abs().mean()) / 12 < 0.05
     assert float(torch.corrcoef(torch.stack([found, true]))[0, 1]) > 0.95
