@@ -195,6 +195,15 @@ class NSPHead(nn.Module):
         return self.relation(torch.tanh(self.pooler(hidden[:, 0])))
 
 
+def initialize(network: nn.Module, std: float) -> None:
+    """Draw all weights from a normal distribution with deviation `std`; biases of linear layers start at 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=std)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+
 class BertForPreTraining(nn.Module):
     """BERT with both heads; one forward pass feeds both losses.
 
@@ -209,15 +218,9 @@ class BertForPreTraining(nn.Module):
         self.encoder = Encoder(config)
         self.mlm = MLMHead(config, self.encoder.embeddings.token)
         self.nsp = NSPHead(config)
-        self.apply(self._initialize)
+        initialize(self, config.initializer_range)
         with torch.no_grad():  # after the tied decoder, which has drawn the same matrix again
             self.encoder.embeddings.token.weight[config.pad_token_id] = 0
-
-    def _initialize(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
 
     def forward(
         self,

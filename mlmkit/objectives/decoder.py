@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mlmkit.config import ModelConfig
 from mlmkit.exact.inference import CLS_ID, PAD_ID, SEP_ID
-from mlmkit.model import Encoder, MLMHead, SelfAttention, attention
+from mlmkit.model import Encoder, MLMHead, SelfAttention, attention, initialize
 from mlmkit.objectives.simulated_lm import causal_bias
 
 
@@ -73,15 +73,9 @@ class EncoderDecoder(nn.Module):
         self.encoder = Encoder(config)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.head = MLMHead(config, self.encoder.embeddings.token)
-        self.apply(self._initialize)
+        initialize(self, config.initializer_range)
         with torch.no_grad():
             self.encoder.embeddings.token.weight[config.pad_token_id] = 0
-
-    def _initialize(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
 
     def forward(self, damaged: Tensor, written: Tensor) -> Tensor:
         """Score each next word: Pr(x_t | x_0 … x_{t−1}, x̃).

@@ -27,7 +27,7 @@ from mlmkit.exact.inference import FIRST_WORD, MASK_ID, posterior
 from mlmkit.language import Language
 from mlmkit.losses import mlm_loss
 from mlmkit.masking import MaskingPolicy, select
-from mlmkit.model import BertForPreTraining, Encoder
+from mlmkit.model import BertForPreTraining, Encoder, initialize
 from mlmkit.objectives.training import (
     SHORT_RUN,
     Comparison,
@@ -55,13 +55,7 @@ class Discriminator(nn.Module):
         self.encoder = Encoder(config)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.replaced = nn.Linear(config.hidden_size, 1)
-        self.apply(self._initialize)
-
-    def _initialize(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
+        initialize(self, config.initializer_range)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """x̂ (B, S) → logits of "replaced" (B, S)."""
