@@ -35,7 +35,7 @@ from mlmkit.language import Language
 from mlmkit.masking import IntArray
 from mlmkit.objectives.corruptions import Corruption, damage, frame, rotate_words
 from mlmkit.objectives.decoder import EncoderDecoder
-from mlmkit.objectives.training import SHORT_RUN, Comparison, Point, compare, draw_sentences, fit, network
+from mlmkit.objectives.training import SHORT_RUN, Comparison, Point, compare, draw_sentences, fit, network, seeded
 
 UNHARMED = Corruption("mask", rate=0.0)
 
@@ -192,8 +192,7 @@ def train_denoiser(
     size = config or network(language)
     longest = 2 * language.lengths[0] + 3  # infilling with an empty hole everywhere, [CLS] and [SEP]
     size = replace(size, max_position_embeddings=max(size.max_position_embeddings, longest))
-    with torch.random.fork_rng():
-        torch.manual_seed(train.seed)
+    with seeded(train.seed):
         model = EncoderDecoder(size)
 
     def loss(rng: np.random.Generator) -> Tensor:

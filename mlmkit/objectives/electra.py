@@ -37,6 +37,7 @@ from mlmkit.objectives.training import (
     fit,
     is_word,
     network,
+    seeded,
     segments,
 )
 
@@ -216,8 +217,7 @@ def train_electra(
         train: updates, rates and seed.
         questions: number of fresh documents for the judgment.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(train.seed)
+    with seeded(train.seed):
         model = Electra(config or network(language), generator_layers)
 
     def loss(rng: np.random.Generator) -> Tensor:

@@ -31,7 +31,17 @@ from mlmkit.config import ModelConfig, TrainConfig
 from mlmkit.exact.inference import MASK_ID, posterior
 from mlmkit.language import Language
 from mlmkit.objectives.electra import Discriminator, bit_entropy, rtd_loss, sample_words
-from mlmkit.objectives.training import SHORT_RUN, Comparison, Point, compare, draw_documents, fit, is_word, network
+from mlmkit.objectives.training import (
+    SHORT_RUN,
+    Comparison,
+    Point,
+    compare,
+    draw_documents,
+    fit,
+    is_word,
+    network,
+    seeded,
+)
 
 
 def gibbs_step(language: Language, input_ids: Tensor, rng: np.random.Generator) -> Tensor:
@@ -90,8 +100,7 @@ def train_detector(
         train: updates, rates and seed.
         questions: number of fresh documents for the comparison.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(train.seed)
+    with seeded(train.seed):
         model = Discriminator(config or network(language))
 
     def loss(rng: np.random.Generator) -> Tensor:
