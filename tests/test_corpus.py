@@ -138,6 +138,27 @@ BAD_FILES = {
 }
 
 
+def test_several_sources_are_read_one_after_the_other_and_split_as_one(tmp_path: Path) -> None:
+    """What stands in both sources is found once: duplicates are dropped across them."""
+    a = write_text(tmp_path / "a.txt", invented_text(40, seed=1))
+    b = write_text(tmp_path / "b.txt", [*invented_text(30, seed=2), *invented_text(5, seed=1)])
+    both = load_corpus(f"{a} + {b}")
+    alone = load_corpus(a)
+    assert both.report.dropped_exact == 5 * 4  # sentences
+    assert sum(both.report.documents.values()) == sum(alone.report.documents.values()) + 30
+    assert {row["source"] for split in both.splits.values() for row in split} == {"a.txt", "b.txt"}
+    assert load_corpus(f"{a}  +  {b} ").fingerprint == both.fingerprint
+
+
+def test_a_name_with_a_plus_is_one_source_and_a_language_joins_with_none(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "a + b.txt", invented_text(40))
+    assert sum(load_corpus(path).report.documents.values()) == 40
+    with pytest.raises(UserError, match="exact:market cannot be joined with other sources"):
+        load_corpus("python-docs + exact:market")
+    with pytest.raises(UserError, match=r"nowhere\.txt: no such file or folder"):
+        load_corpus(f"python-docs + {tmp_path / 'nowhere.txt'}")
+
+
 @pytest.mark.parametrize("case", BAD_FILES)
 def test_a_bad_file_is_named_in_one_line_with_its_remedy(tmp_path: Path, case: str) -> None:
     name, content, message = BAD_FILES[case]

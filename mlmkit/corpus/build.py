@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +87,9 @@ def load_corpus(
 ) -> Corpus:
     """Reads, deduplicates and splits a corpus; from the second time on it is opened from the cache.
 
-    `source` is `python-docs`, a .txt, .jsonl or .parquet file, a folder of them, `hf:NAME[:CONFIG]`, or
-    `exact[:LANGUAGE[:DOCUMENTS]]`, documents drawn from a language of `mlmkit.language`.
+    `source` is `python-docs`, a .txt, .jsonl or .parquet file, a folder of them, `hf:NAME[:CONFIG]`, several of these
+    as `python-docs + my/texts`, or `exact[:LANGUAGE[:DOCUMENTS]]`, documents drawn from a language of
+    `mlmkit.language`.
     `held_out` is the share of the words in each of validation and test; `max_documents` stops reading after
     so many. Anything wrong with the source raises `UserError`.
     """
@@ -163,8 +164,22 @@ def _folder(cache_dir: str | Path | None) -> Path:
     return (Path(cache_dir) if cache_dir is not None else store.cache_root()) / "corpus"
 
 
+def parts_of(source: str) -> list[str]:
+    """The sources in `A + B`; a file or folder whose own name holds a plus is one source."""
+    return [source] if Path(source).expanduser().exists() else [part.strip() for part in source.split(" + ")]
+
+
 def _open(name: str, parent: Path) -> tuple[Any, Callable[[], Iterator[RawDocument]]]:
-    """What a source's cache depends on, and the function that reads it."""
+    """What the cache of one source or of several depends on, and the function that reads them."""
+    opened = [_open_one(part, parent) for part in parts_of(name)]
+    if len(opened) == 1:
+        return opened[0]
+    return [identity for identity, _ in opened], lambda: chain.from_iterable(read() for _, read in opened)
+
+
+def _open_one(name: str, parent: Path) -> tuple[Any, Callable[[], Iterator[RawDocument]]]:
+    if name == "exact" or name.startswith("exact:"):
+        raise UserError(f"{name} cannot be joined with other sources: its vocabulary is closed")
     if name == "python-docs":
         versions = python_docs.versions(python_docs.PACKAGES)
         return ["python-docs", platform.python_version(), versions], python_docs.python_docs
