@@ -196,47 +196,53 @@ def make_pairs(block: Block, max_length: int, rng: np.random.Generator, short_se
             f"sentence pairs need two documents with two sentences each; of {len(block.documents) - 1} documents "
             f"{len(usable)} have two. A blank line ends a document in .txt files"
         )
-    rows = [
-        row
-        for document in usable.tolist()
-        for row in _pairs_of_document(block, document, max_length - 3, short_seq_prob, rng)
-    ]
-    a_start, a_end, b_start, b_end, label, document = np.array(rows, dtype=np.int64).T
-    b_from = _b_from(a_end - a_start, b_end - b_start, label, document, limit=max_length - 3, rng=rng)
-    trimmed = _trim(a_start, a_end, b_start[b_from], b_end[b_from], limit=max_length - 3, rng=rng)
+    a_start, cut, b_end, label, document = _cut_documents(block, usable, max_length - 3, short_seq_prob, rng)
+    b_from = _b_from(cut - a_start, b_end - cut, label, document, limit=max_length - 3, rng=rng)
+    trimmed = _trim(a_start, cut, cut[b_from], b_end[b_from], limit=max_length - 3, rng=rng)
     return Pairs(*trimmed, label, document, document[b_from])
 
 
-def _pairs_of_document(
-    block: Block, document: int, room: int, short_seq_prob: float, rng: np.random.Generator
-) -> Iterator[tuple[int, ...]]:
-    """Yield (a_start, a_end, b_start, b_end, label, document); B is what follows A, whatever the label."""
+def _cut_documents(block: Block, document: Ints, room: int, short_seq_prob: float, rng: np.random.Generator) -> Ints:
+    """Cut all documents at once, the next pair of each in every round.
+
+    Returns:
+        Token at which A begins, at which A ends and B begins, and at which B ends, label and document: (5, P), the
+        pairs of a document together and in order. B is what follows A, whatever the label.
+    """
     starts = block.sentences
-    sentence, end = int(block.documents[document]), int(block.documents[document + 1])
-    while sentence < end:
-        target = int(rng.integers(2, room + 1)) if rng.random() < short_seq_prob else room
-        first = min(sentence, end - 2)
-        stop = max(int(np.searchsorted(starts, starts[first] + target)), first + 2)
-        stop = min(stop, end)
-        cut = int(rng.integers(first + 1, stop))  # A is sentences first … cut − 1
-        label = IS_NEXT if rng.random() < 0.5 else IS_RANDOM
-        yield int(starts[first]), int(starts[cut]), int(starts[cut]), int(starts[stop]), label, document
-        sentence = stop if label == IS_NEXT else cut
+    sentence, end = block.documents[document], block.documents[document + 1]  # (D,) where each document stands
+    rounds = []
+    while len(sentence):
+        short = rng.random(len(sentence)) < short_seq_prob
+        target = np.where(short, rng.integers(2, room + 1, len(sentence)), room)
+        first = np.minimum(sentence, end - 2)
+        stop = np.maximum(np.searchsorted(starts, starts[first] + target), first + 2)
+        stop = np.minimum(stop, end)
+        cut = rng.integers(first + 1, stop)  # A is sentences first … cut − 1
+        label = np.where(rng.random(len(sentence)) < 0.5, IS_NEXT, IS_RANDOM)
+        rounds.append(np.stack([starts[first], starts[cut], starts[stop], label, document]))
+        sentence = np.where(label == IS_NEXT, stop, cut)
+        more = sentence < end
+        sentence, end, document = sentence[more], end[more], document[more]
+    pairs = np.concatenate(rounds, axis=1)
+    return pairs[:, np.argsort(pairs[-1], kind="stable")]
 
 
 def _b_from(a: Ints, b: Ints, label: Ints, document: Ints, *, limit: int, rng: np.random.Generator) -> Ints:
     """Number of the pair from which each pair takes its B (P,): its own, or one of another document."""
     source = np.arange(len(label))
-    random = np.flatnonzero(label == IS_RANDOM)  # (R,)
-    first = np.searchsorted(document, document[random])[:, None]  # the pairs of a document lie together
-    own = np.searchsorted(document, document[random], side="right")[:, None] - first
-    drawn = rng.integers(len(document) - own, size=(len(random), CANDIDATES))  # (R, CANDIDATES)
-    drawn += np.where(drawn >= first, own, 0)
-    true_a, true_b = _kept(a[random, None], b[random, None], limit)  # (R, 1)
-    kept_a, kept_b = _kept(a[random, None], b[drawn], limit)  # (R, CANDIDATES)
-    total = np.abs(kept_a + kept_b - true_a - true_b)
-    nearest = (total * (limit + 1) + np.abs(kept_b - true_b)).argmin(axis=1)  # (R,) total first, then B
-    source[random] = drawn[np.arange(len(random)), nearest]
+    random = np.flatnonzero(label == IS_RANDOM)
+    for start in range(0, len(random), 4096):  # some at a time, so that the candidates stay in the processor's cache
+        some = random[start : start + 4096]  # (R,)
+        first = np.searchsorted(document, document[some])[:, None]  # the pairs of a document lie together
+        own = np.searchsorted(document, document[some], side="right")[:, None] - first
+        drawn = rng.integers(len(document) - own, size=(len(some), CANDIDATES))  # (R, CANDIDATES)
+        drawn += np.where(drawn >= first, own, 0)
+        true_a, true_b = _kept(a[some, None], b[some, None], limit)  # (R, 1)
+        kept_a, kept_b = _kept(a[some, None], b[drawn], limit)  # (R, CANDIDATES)
+        total = np.abs(kept_a + kept_b - true_a - true_b)
+        nearest = (total * (limit + 1) + np.abs(kept_b - true_b)).argmin(axis=1)  # (R,) total first, then B
+        source[some] = drawn[np.arange(len(some)), nearest]
     return source
 
 
