@@ -1,113 +1,55 @@
-"""Save and load: a folder that `transformers` opens, and checkpoints from which a run goes on bit for bit.
-
-Weights are kept in safetensors only, under Hugging Face's names. Nothing is ever unpickled.
-"""
+"""Save and load: a folder that `transformers` opens, and checkpoints from which a run goes on bit for bit."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from mlmkit.config import ModelConfig, RunConfig
 from mlmkit.errors import UserError
 from mlmkit.model import BertForPreTraining
 from mlmkit.tokenizer import Tokenizer, load_tokenizer
-
-State = dict[str, Tensor]
-
-_NAMES = {
-    "encoder.embeddings.token": "bert.embeddings.word_embeddings",
-    "encoder.embeddings.position": "bert.embeddings.position_embeddings",
-    "encoder.embeddings.segment": "bert.embeddings.token_type_embeddings",
-    "encoder.embeddings.norm": "bert.embeddings.LayerNorm",
-    "mlm.dense": "cls.predictions.transform.dense",
-    "mlm.norm": "cls.predictions.transform.LayerNorm",
-    "nsp.pooler": "bert.pooler.dense",
-    "nsp.relation": "cls.seq_relationship",
-}
-_LAYER_NAMES = {
-    "attention.out": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "up": "intermediate.dense",
-    "down": "output.dense",
-    "output_norm": "output.LayerNorm",
-}
-_QKV = tuple(f"attention.self.{part}" for part in ("query", "key", "value"))
-
-
-def _name_pairs(layers: int) -> dict[str, str]:
-    """Our module names → theirs, apart from the fused query-key-value matrix and the tied decoder."""
-    names = dict(_NAMES)
-    for i in range(layers):
-        names |= {f"encoder.layers.{i}.{a}": f"bert.encoder.layer.{i}.{b}" for a, b in _LAYER_NAMES.items()}
-    return names
-
-
-def to_hf_state(model: BertForPreTraining) -> State:
-    """Weights under the names of `transformers.BertForPreTraining`; the tied decoder matrix is not repeated."""
-    ours = model.state_dict()
-    theirs: State = {}
-    for a, b in _name_pairs(model.config.num_hidden_layers).items():
-        theirs |= {f"{b}.{kind}": ours[f"{a}.{kind}"] for kind in ("weight", "bias") if f"{a}.{kind}" in ours}
-    for i in range(model.config.num_hidden_layers):
-        for kind in ("weight", "bias"):
-            parts = ours[f"encoder.layers.{i}.attention.qkv.{kind}"].chunk(3)
-            theirs |= {f"bert.encoder.layer.{i}.{n}.{kind}": p for n, p in zip(_QKV, parts, strict=True)}
-    theirs["cls.predictions.bias"] = ours["mlm.decoder.bias"]
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in theirs.items()}
-
-
-def from_hf_state(theirs: Mapping[str, Tensor], config: ModelConfig) -> State:
-    """Turn weights with `transformers`' names into a state for our `BertForPreTraining`.
-
-    Raises:
-        UserError: a weight is missing.
-    """
-    try:
-        ours: State = {}
-        for a, b in _name_pairs(config.num_hidden_layers).items():
-            kinds = ("weight",) if a.startswith("encoder.embeddings") and not a.endswith("norm") else ("weight", "bias")
-            ours |= {f"{a}.{kind}": theirs[f"{b}.{kind}"] for kind in kinds}
-        for i in range(config.num_hidden_layers):
-            for kind in ("weight", "bias"):
-                parts = [theirs[f"bert.encoder.layer.{i}.{n}.{kind}"] for n in _QKV]
-                ours[f"encoder.layers.{i}.attention.qkv.{kind}"] = torch.cat(parts)
-        ours["mlm.decoder.weight"] = theirs["bert.embeddings.word_embeddings.weight"]
-        ours["mlm.decoder.bias"] = theirs["cls.predictions.bias"]
-    except KeyError as missing:
-        raise UserError(f"the weights have no {missing}: they are not those of a BertForPreTraining") from None
-    return ours
+from mlmkit.weights import (
+    DECODER,
+    WEIGHT_FILES,
+    State,
+    from_hf_state,
+    is_tied,
+    plain_names,
+    read_json,
+    read_tensors,
+    read_weights,
+    to_hf_state,
+    write_json,
+    write_tensors,
+)
 
 
 def save(model: BertForPreTraining, tokenizer: Tokenizer, folder: str | Path) -> None:
     """Write model and tokenizer as a folder that `transformers.AutoModelForPreTraining` opens."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(folder)
-    config = {
-        "architectures": ["BertForPreTraining"],
-        "model_type": "bert",
-        "hidden_act": "gelu",
-        "tie_word_embeddings": True,
-        **asdict(model.config),
-    }
-    write_json(folder / "config.json", config)
+    tokenizer.save(folder, max_length=model.config.max_position_embeddings)
+    write_json(folder / "config.json", hf_config(model.config))
     write_tensors(folder / "model.safetensors", to_hf_state(model))
+
+
+def hf_config(config: ModelConfig, architecture: str = "BertForPreTraining") -> dict[str, Any]:
+    """What `config.json` says of a model."""
+    return {"architectures": [architecture], "model_type": "bert", **asdict(config)}
 
 
 def load(folder: str | Path) -> tuple[BertForPreTraining, Tokenizer]:
     """Open a folder written by `save`, by `mlmkit pretrain`, or a BertForPreTraining saved by `transformers`.
+
+    A BERT without one of the heads, or on the Hugging Face hub, is opened by `import_hf`.
 
     Returns:
         The model, in evaluation mode, and its tokenizer.
@@ -118,24 +60,79 @@ def load(folder: str | Path) -> tuple[BertForPreTraining, Tokenizer]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder that `mlmkit pretrain --out` wrote")
-    if (folder / "run.json").is_file() and not (folder / "model.safetensors").is_file():
+    if (folder / "run.json").is_file() and not any((folder / n).is_file() for n in WEIGHT_FILES):
         raise UserError(f"{folder} holds a run that has not finished; go on with: mlmkit pretrain --resume {folder}")
-    model = BertForPreTraining(_read_model_config(folder / "config.json"))
-    load_weights(model, folder / "model.safetensors")
-    return model.eval(), load_tokenizer(folder)
+    parts = read_parts(folder)
+    return assemble(parts, folder), parts.tokenizer
 
 
-def _read_model_config(path: Path) -> ModelConfig:
-    data = read_json(path)
-    if data.get("model_type") != "bert" or data.get("hidden_act", "gelu") != "gelu":
+@dataclass(frozen=True)
+class Parts:
+    """What a folder of a BERT holds.
+
+    Attributes:
+        config: size of the network.
+        weights: tensors as `plain_names` calls them.
+        tokenizer: its vocabulary fits the network.
+    """
+
+    config: ModelConfig
+    weights: State
+    tokenizer: Tokenizer
+
+
+def read_parts(folder: Path) -> Parts:
+    """Read the files of a BERT and check them against each other.
+
+    Two things follow from the files and not from config.json: [PAD] is what the tokenizer calls so; and the decoder
+    has a matrix of its own where the weights hold one that is not the word embeddings.
+
+    Raises:
+        UserError: a file is missing or damaged, or describes what mlmkit does not compute.
+    """
+    config, tokenizer = read_model_config(folder / "config.json"), load_tokenizer(folder)
+    if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
-            f"{path} describes model_type={data.get('model_type')!r} with "
-            f"hidden_act={data.get('hidden_act')!r}; mlmkit reads model_type='bert' with hidden_act='gelu'"
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model in config.json only "
+            f"{config.vocab_size}; they do not belong together"
         )
+    weights = plain_names(read_weights(folder))
+    tied = config.tie_word_embeddings and is_tied(weights)
+    if tied:
+        weights.pop(DECODER, None)  # the word embeddings under their second name
+    return Parts(replace(config, pad_token_id=tokenizer.pad_id, tie_word_embeddings=tied), weights, tokenizer)
+
+
+def assemble(parts: Parts, folder: Path) -> BertForPreTraining:
+    """Make a model, in evaluation mode, of the parts; the folder is named where they do not fit.
+
+    Raises:
+        UserError: a weight is missing or has another shape.
+    """
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten
+        model = BertForPreTraining(parts.config)
+    _fill(model, parts.weights, folder)
+    return model.eval()
+
+
+def read_model_config(path: Path) -> ModelConfig:
+    """Read the size of a network from a `config.json` of `transformers`; what it leaves out is as in BERT-base.
+
+    Raises:
+        UserError: it is missing or damaged, or describes an architecture that mlmkit does not compute.
+    """
+    data = read_json(path)
+    kind, positions = data.get("model_type", "bert"), data.get("position_embedding_type", "absolute")
+    if kind != "bert":
+        raise UserError(f"{path} describes model_type={kind!r}; mlmkit reads model_type='bert'")
+    if positions != "absolute":
+        raise UserError(f"{path} asks for {positions!r} positions; mlmkit computes absolute ones")
+    if decoding := [name for name in ("is_decoder", "add_cross_attention") if data.get(name)]:
+        raise UserError(f"{path} says {decoding[0]}=true; mlmkit reads encoders, which see both sides")
     known = {f.name for f in fields(ModelConfig)}
-    sizes = {name: value for name, value in data.items() if name in known}
+    sizes = {"vocab_size": 30_522, **{n: v for n, v in data.items() if n in known and v is not None}}
     try:
-        return RunConfig.from_dict({"data": {"max_length": 8}, "model": sizes}).model
+        return RunConfig.from_dict({"data": {"max_length": 8}, "model": {**sizes, "pad_token_id": 0}}).model
     except UserError as error:
         raise UserError(f"{path} does not describe a model: {error}") from None
 
@@ -146,67 +143,14 @@ def load_weights(model: BertForPreTraining, path: Path) -> None:
     Raises:
         UserError: the file is missing, damaged, or does not fit the model.
     """
-    tensors = read_tensors(path)
+    _fill(model, read_tensors(path), path)
+
+
+def _fill(model: BertForPreTraining, weights: State, source: Path) -> None:
     try:
-        model.load_state_dict(from_hf_state(tensors, model.config))
+        model.load_state_dict(from_hf_state(weights, model.config))
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} does not fit the model that its config.json describes: {reason[:300]}") from None
-
-
-def read_tensors(path: Path) -> State:
-    """Read a safetensors file onto the CPU.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; is {path.parent} a folder written by `mlmkit pretrain`?")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}); put a good copy in its place") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; is {path.parent} a folder written by `mlmkit pretrain`?")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged, it is not JSON ({error}); put a good copy in its place") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path} is damaged, it holds no JSON object; put a good copy in its place")
-    return data
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a JSON file so that a reader sees either the old or the new one, never a part."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    _flush(scratch)
-    os.replace(scratch, path)
-
-
-def write_tensors(path: Path, tensors: State) -> None:
-    """Write a safetensors file in one step, like `write_json`."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, scratch, metadata={"format": "pt"})
-    scratch.chmod(scratch.parent.stat().st_mode & 0o666)  # `save_file` makes it private
-    _flush(scratch)
-    os.replace(scratch, path)
-
-
-def _flush(path: Path) -> None:
-    with open(path, "r+b") as file:  # Windows flushes only what may be written
-        os.fsync(file.fileno())
+        raise UserError(f"{source}: {error}") from None
 
 
 def save_checkpoint(

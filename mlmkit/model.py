@@ -5,6 +5,7 @@ Shapes: B batch, S sequence, H hidden, A heads, D = H / A head size, V vocabular
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlmkit.config import ModelConfig
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    """x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))): an approximation of GELU, faster on old hardware."""
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "relu": F.relu,
+}
+"""`ModelConfig.hidden_act` → function, under the names of `transformers`."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +128,14 @@ class EncoderLayer(nn.Module):
         self.down = nn.Linear(config.intermediate_size, config.hidden_size)
         self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, x: Tensor, bias: Tensor | None, positions: Tensor | None = None) -> Tensor:
         """(B, S, H) → (B, S, H); `bias` as in `attention`. With `positions` (B, R) only what these become (B, R, H)."""
         read = None if positions is None else x.gather(1, positions[:, :, None].expand(-1, -1, x.shape[2]))
         x = (x if read is None else read) + self.dropout(self.attention(x, bias, read))
         x = self.attention_norm(x)
-        return self.output_norm(x + self.dropout(self.down(F.gelu(self.up(x)))))
+        return self.output_norm(x + self.dropout(self.down(self.activation(self.up(x)))))
 
 
 class Encoder(nn.Module):
@@ -167,7 +183,8 @@ def _padding_bias(attention_mask: Tensor, x: Tensor) -> Tensor:
 class MLMHead(nn.Module):
     """Hidden state → scores over the vocabulary: dense, GELU, layer norm, then the transposed token embeddings.
 
-    The decoder matrix *is* the token embedding matrix (tied); only the bias is the head's own.
+    The decoder matrix *is* the token embedding matrix (tied); only the bias is the head's own. With
+    `tie_word_embeddings=False` the head has a matrix of its own as well.
     """
 
     def __init__(self, config: ModelConfig, token_embedding: nn.Embedding) -> None:
@@ -175,11 +192,13 @@ class MLMHead(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
-        self.decoder.weight = token_embedding.weight
+        if config.tie_word_embeddings:
+            self.decoder.weight = token_embedding.weight
+        self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(…, H) → (…, V)."""
-        return self.decoder(self.norm(F.gelu(self.dense(hidden))))
+        return self.decoder(self.norm(self.activation(self.dense(hidden))))
 
 
 class NSPHead(nn.Module):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -32,16 +33,14 @@ class Tokenizer:
     """
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        missing = [token for token in SPECIAL_TOKENS if backend.token_to_id(token) is None]
-        if missing:
-            raise UserError(f"the tokenizer has no {', '.join(missing)}; BERT needs {' '.join(SPECIAL_TOKENS)}")
+        _require_special_tokens(backend.get_vocab())
         self.backend = backend
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = map(self.id, SPECIAL_TOKENS)
 
     @property
     def vocab_size(self) -> int:
-        """Number V of tokens, the special ones included."""
-        return self.backend.get_vocab_size()
+        """Number V of ids, the special ones included; the highest id is V − 1."""
+        return max(self.backend.get_vocab().values()) + 1
 
     @cached_property
     def special_ids(self) -> NDArray[np.int64]:
@@ -103,17 +102,21 @@ class Tokenizer:
         """Pieces of a text."""
         return self.backend.encode(text, add_special_tokens=False).tokens
 
-    def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json`, `tokenizer_config.json` and `vocab.txt`; `transformers.AutoTokenizer` opens them."""
+    def save(self, folder: str | Path, max_length: int = 512) -> None:
+        """Write `tokenizer.json`, `tokenizer_config.json` and `vocab.txt`; `transformers.AutoTokenizer` opens them.
+
+        Args:
+            folder: is made if it does not exist.
+            max_length: longest input of the model; `transformers` cuts longer texts where it is asked to.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        by_id = sorted(self.backend.get_vocab().items(), key=lambda item: item[1])
-        (folder / "vocab.txt").write_text("".join(f"{token}\n" for token, _ in by_id), encoding="utf-8")
-        normalizer = json.loads(self.backend.to_str())["normalizer"] or {}
+        by_id = {index: token for token, index in self.backend.get_vocab().items()}
+        lines = [by_id.get(index, f"[unused-{index}]") for index in range(self.vocab_size)]  # an id may have no token
+        (folder / "vocab.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         settings = {
-            "tokenizer_class": "BertTokenizer",
-            "do_lower_case": bool(normalizer.get("lowercase", False)),
-            "model_max_length": 512,
+            **_cutting(self.backend),
+            "model_max_length": max_length,
             "pad_token": PAD,
             "unk_token": UNK,
             "cls_token": CLS,
@@ -146,7 +149,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int = 4096, lowercase: boo
         raise UserError(f"data.vocab_size must leave room beside the 5 special tokens, got {vocab_size}")
     if isinstance(texts, Iterator):
         texts = list(texts)
-    backend = _backend(SPECIAL_TOKENS, lowercase)
+    backend = _backend(_numbered(SPECIAL_TOKENS), lowercase)
     alphabet = _alphabet(texts, backend, limit=max(1, min(1000, vocab_size // 4)))
     if not alphabet:
         raise UserError("no vocabulary can be learned: the training text is empty")
@@ -164,7 +167,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int = 4096, lowercase: boo
     )
     backend.train_from_iterator(_in_lists(texts), trainer)
     learned = backend.get_vocab()
-    return Tokenizer(_backend(sorted(learned, key=learned.__getitem__)[:vocab_size], lowercase))
+    return Tokenizer(_backend(_numbered(sorted(learned, key=learned.__getitem__)[:vocab_size]), lowercase))
 
 
 def word_tokenizer(words: Sequence[str]) -> Tokenizer:
@@ -179,16 +182,26 @@ def word_tokenizer(words: Sequence[str]) -> Tokenizer:
     >>> word_tokenizer(["cat", "mat"]).encode("mat cat")
     [6, 5]
     """
-    tokenizer = Tokenizer(_backend([*SPECIAL_TOKENS, *words], lowercase=True))
+    tokenizer = Tokenizer(_backend(_numbered([*SPECIAL_TOKENS, *words]), lowercase=True))
     for number, word in enumerate(words, start=len(SPECIAL_TOKENS)):
         if tokenizer.encode(word) != [number]:
             raise UserError(f"{word!r} cannot be a word of a closed vocabulary: it is repeated, or no single word")
     return tokenizer
 
 
-def _backend(vocabulary: Sequence[str], lowercase: bool) -> tokenizers.Tokenizer:
-    """BERT's way of cutting words, around a vocabulary that begins with the special tokens."""
-    ids = {token: index for index, token in enumerate(vocabulary)}
+def _require_special_tokens(vocabulary: Mapping[str, int]) -> None:
+    missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
+    if missing:
+        raise UserError(f"the tokenizer has no {', '.join(missing)}; BERT needs {' '.join(SPECIAL_TOKENS)}")
+
+
+def _numbered(vocabulary: Sequence[str]) -> dict[str, int]:
+    """Ids in the order of the tokens; of one that stands there twice the later id, as in `transformers`."""
+    return {token: index for index, token in enumerate(vocabulary)}
+
+
+def _backend(ids: dict[str, int], lowercase: bool) -> tokenizers.Tokenizer:
+    """BERT's way of cutting words, around a vocabulary that holds the special tokens."""
     backend = tokenizers.Tokenizer(models.WordPiece(ids, unk_token=UNK, max_input_chars_per_word=100))
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=lowercase)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -233,17 +246,96 @@ def _in_lists(texts: Iterable[str], size: int = 1000) -> Iterator[list[str]]:
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """Open a tokenizer saved by us or by `transformers` (a folder with `tokenizer.json`).
+    """Open a tokenizer saved by us or by `transformers`: a folder with `tokenizer.json`, or with `vocab.txt` alone.
+
+    As in `transformers`, what `tokenizer_config.json` says about case, accents and Chinese characters counts. A limit
+    on the length, or padding, that is kept in `tokenizer.json` does not: batches are cut and padded elsewhere.
 
     Raises:
         UserError: the file is missing or damaged, or a special token is missing.
     """
-    path = Path(folder) / "tokenizer.json"
+    folder = Path(folder)
+    path, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
+    settings = _read_settings(folder / "tokenizer_config.json")
+    if not path.is_file() and vocabulary.is_file():
+        return Tokenizer(_backend_of_lines(vocabulary, settings))
     if not path.is_file():
         raise UserError(f"{path} does not exist; is {folder} a folder written by `mlmkit pretrain`?")
     try:
-        return Tokenizer(tokenizers.Tokenizer.from_file(str(path)))
-    except UserError:
-        raise
+        backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises a bare Exception
         raise UserError(f"{path} is not a tokenizer: {error}") from error
+    backend.no_truncation()
+    backend.no_padding()
+    if isinstance(backend.normalizer, normalizers.BertNormalizer):
+        backend.normalizer = _said(backend.normalizer, settings)
+    return Tokenizer(backend)
+
+
+def _backend_of_lines(path: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """A `vocab.txt` holds a token a line, its id the number of the line, from 0 on."""
+    try:
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # other line ends may be tokens
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a vocabulary: {error}") from None
+    ids = _numbered(lines)
+    try:
+        _require_special_tokens(ids)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    backend = _backend(ids, lowercase=True)
+    backend.normalizer = _said(normalizers.BertNormalizer(strip_accents=None), settings)
+    return backend
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged, it is not JSON ({error}); put a good copy in its place") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} is damaged, it holds no JSON object; put a good copy in its place")
+    return settings
+
+
+_SETTINGS = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+"""Names in `tokenizer_config.json` → attributes of the normalizer."""
+
+
+def _said(normalizer: normalizers.BertNormalizer, settings: Mapping[str, Any]) -> normalizers.BertNormalizer:
+    """A normalizer with what the settings say; what they do not mention stays."""
+    said = {ours: settings[theirs] for theirs, ours in _SETTINGS.items() if theirs in settings}
+    kept = {name: getattr(normalizer, name) for name in ("clean_text", *_SETTINGS.values())}
+    try:
+        return normalizers.BertNormalizer(**{**kept, **said})
+    except TypeError as error:
+        raise UserError(
+            f"tokenizer_config.json does not fit: {error}; {', '.join(_SETTINGS)} are true or false"
+        ) from None
+
+
+def _cutting(backend: tokenizers.Tokenizer) -> dict[str, Any]:
+    """What `tokenizer_config.json` must say so that `transformers` cuts words the same way.
+
+    Its BertTokenizer takes the vocabulary from `tokenizer.json` and builds the rest anew from these settings. Where
+    that would not give the same, the class is named that takes the file as it is.
+    """
+    cut, words = backend.normalizer, backend.model
+    as_bert = (
+        isinstance(cut, normalizers.BertNormalizer)
+        and cut.clean_text
+        and isinstance(backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+        and isinstance(words, models.WordPiece)
+        and (words.continuing_subword_prefix, words.max_input_chars_per_word) == (CONTINUATION, 100)
+        and {added.content for added in backend.get_added_tokens_decoder().values()} <= set(SPECIAL_TOKENS)
+    )
+    if not as_bert:
+        inputs = ["input_ids", "token_type_ids", "attention_mask"]
+        return {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
+    return {"tokenizer_class": "BertTokenizer"} | {theirs: getattr(cut, ours) for theirs, ours in _SETTINGS.items()}

@@ -12,10 +12,11 @@ from helpers import ONE_IN_A_BILLION, random_batch, small_config, small_model, t
 from scipy.stats import chi2, norm
 from torch import Tensor, nn
 
-from mlmkit.checkpoint import from_hf_state, load, save, to_hf_state
+from mlmkit.checkpoint import load, save
 from mlmkit.config import ModelConfig
 from mlmkit.losses import pretraining_loss
-from mlmkit.model import BertForPreTraining, MLMHead, NSPHead, _padding_bias, attention
+from mlmkit.model import ACTIVATIONS, BertForPreTraining, MLMHead, NSPHead, _padding_bias, attention
+from mlmkit.weights import from_hf_state, to_hf_state
 
 SIZES: dict[str, dict[str, int]] = {
     "1 layer, 1 head": {"num_hidden_layers": 1, "num_attention_heads": 1, "hidden_size": 16},
@@ -349,6 +350,43 @@ def test_on_a_gpu_the_losses_and_gradients_are_those_of_the_cpu() -> None:
         found[device] = [losses.mlm.detach(), losses.nsp.detach(), *(p.grad for p in model.parameters())]
     for cpu, gpu in zip(found["cpu"], found["cuda"], strict=True):
         torch.testing.assert_close(gpu.cpu(), cpu, rtol=1e-4, atol=1e-4)
+
+
+# --- variants of other checkpoints ---------------------------------------------------------------------------
+
+
+def test_each_activation_is_the_function_of_its_name() -> None:
+    x = torch.linspace(-6, 6, 49, dtype=torch.float64)
+    normal = torch.distributions.Normal(0.0, 1.0)
+    tanh = x / 2 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    expected = {"gelu": x * normal.cdf(x), "gelu_new": tanh, "gelu_pytorch_tanh": tanh, "relu": x.clamp(min=0)}
+    assert expected.keys() == ACTIVATIONS.keys()
+    for name, values in expected.items():
+        torch.testing.assert_close(ACTIVATIONS[name](x), values)
+    assert not torch.allclose(expected["gelu"], tanh, atol=1e-5), "the two kinds of GELU must be told apart"
+
+
+@pytest.mark.parametrize("name", ["gelu_new", "relu"])
+def test_the_activation_is_used_in_the_layers_and_in_the_head(name: str) -> None:
+    """With the same weights, the hidden states differ, and so does the head on the same hidden states."""
+    plain, other = small_model(), small_model(hidden_act=name)
+    batch = inputs(random_batch(plain.config, [8]))
+    hidden = plain(**batch).hidden
+    assert not torch.equal(other(**batch).hidden, hidden)
+    assert not torch.equal(other.mlm(hidden), plain.mlm(hidden))
+    assert torch.equal(other.nsp(hidden), plain.nsp(hidden))  # its tanh is BERT's own in all variants
+
+
+def test_an_untied_decoder_has_a_matrix_of_its_own_that_learns_apart() -> None:
+    model = small_model(tie_word_embeddings=False)
+    decoder, words = model.mlm.decoder.weight, model.encoder.embeddings.token.weight
+    assert decoder is not words
+    assert model.num_parameters() == count(model.config) + words.numel()
+    assert theirs_like(model).num_parameters() == model.num_parameters() + 50  # they keep the untied bias twice
+    pretraining_loss(model, random_batch(model.config, [12, 5, 9])).total.backward()
+    assert decoder.grad is not None
+    assert words.grad is not None
+    assert not torch.equal(decoder.grad, words.grad)
 
 
 # --- size and start ------------------------------------------------------------------------------------------

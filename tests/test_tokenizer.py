@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -294,6 +295,177 @@ def test_a_tokenizer_of_another_kind_of_model_is_refused(tmp_path: Path) -> None
         str(tmp_path / "tokenizer.json")
     )
     with pytest.raises(UserError, match=r"^the tokenizer has no \[PAD\], \[CLS\], \[SEP\], \[MASK\]"):
+        load_tokenizer(tmp_path)
+
+
+# --- as others saved it ----------------------------------------------------------------------------------------
+
+
+def write_lines(folder: Path, lines: list[str], **settings: object) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "vocab.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+
+
+CASED = (
+    *("[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[unused2]", "[MASK]"),
+    *(c for c in "abcdefghijklmnopqrstuvwxyzABCDEÉéÅåßøØ0123456789.,!?'\"-()$%#&/你好世界日本語"),
+    *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyzABCDEÉéÅåßøØ0123456789"),
+    *("café", "Café", "the", "The", "##ing", "🙂", "привет", "한국어"),
+)
+
+
+@pytest.fixture(scope="module", params=[{"do_lower_case": False}, {"do_lower_case": True, "strip_accents": False}])
+def from_lines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tokenizer, Any]:
+    """A vocabulary with special tokens at other places, and `transformers`' reading of what we saved of it."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("lines")
+    write_lines(folder / "in", list(CASED), **request.param)
+    ours = load_tokenizer(folder / "in")
+    ours.save(folder / "out")
+    return ours, AutoTokenizer.from_pretrained(folder / "out")
+
+
+WILD = st.lists(
+    st.one_of(
+        st.text("abcdeABCDEéÉåøß 0123456789.,!?'-你好世界日本語", max_size=8),
+        st.characters(exclude_categories=["Cs"]),  # half a surrogate is no text
+        st.sampled_from(["\u0301", "🙂", "👩\u200d👧", "İ", "ﬁ", "한", "[MASK]", " the ", " café", "##"]),
+    ),
+    max_size=20,
+).map("".join)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=WILD)
+def test_wild_unicode_has_the_ids_that_transformers_gives_it(from_lines: tuple[Tokenizer, Any], text: str) -> None:
+    ours, theirs = from_lines
+    assert ours.pair_ids(text)[0] == theirs(text)["input_ids"]
+
+
+def test_special_tokens_at_other_places_are_found_by_name(from_lines: tuple[Tokenizer, Any]) -> None:
+    ours, theirs = from_lines
+    assert ours.special_ids.tolist() == [0, 3, 4, 5, 7]
+    assert [theirs.pad_token_id, theirs.unk_token_id, theirs.cls_token_id] == [0, 3, 4]
+    assert [theirs.sep_token_id, theirs.mask_token_id] == [5, 7]
+    assert set(ours.ordinary_ids) == set(range(8, len(CASED)))
+
+
+def test_a_line_ends_at_a_line_feed_and_nowhere_else(tmp_path: Path) -> None:
+    """Separators of paragraphs and other control characters may be tokens; splitting at them would shift all ids."""
+    lines = [*SPECIAL_TOKENS, "a", "\u2028", "\x85", "\x0c", "b", "##c"]
+    write_lines(tmp_path, lines)
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.tokens(range(tokenizer.vocab_size)) == lines
+    assert tokenizer.encode("a bc") == [5, 9, 10]
+
+
+def test_a_repeated_line_leaves_an_id_without_a_token_and_moves_no_other(tmp_path: Path) -> None:
+    write_lines(tmp_path / "in", [*SPECIAL_TOKENS, "a", "b", "a", "##c"])
+    tokenizer = load_tokenizer(tmp_path / "in")
+    assert tokenizer.encode("a b ac") == [7, 6, 7, 8]
+    assert tokenizer.vocab_size == len(tokenizer.is_continuation) == 9
+    assert tokenizer.ordinary_ids.tolist() == [6, 7, 8]
+    assert tokenizer.tokens([5]) == ["[UNK]"]
+    tokenizer.save(tmp_path / "out")
+    (tmp_path / "out" / "tokenizer.json").unlink()
+    again = load_tokenizer(tmp_path / "out")
+    assert again.encode("a b ac") == [7, 6, 7, 8]
+    assert again.ordinary_ids.tolist() == [6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    "said", [{"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}, {}]
+)
+def test_what_tokenizer_config_says_counts_as_in_transformers(tmp_path: Path, said: dict[str, bool]) -> None:
+    from transformers import AutoTokenizer
+
+    write_lines(tmp_path / "in", list(CASED), do_lower_case=True)
+    load_tokenizer(tmp_path / "in").save(tmp_path / "out")
+    settings_file = tmp_path / "out" / "tokenizer_config.json"
+    kept = {"do_lower_case": True} if not said else json.loads(settings_file.read_text()) | said
+    settings_file.write_text(json.dumps({"tokenizer_class": "BertTokenizer"} | kept))
+    ours, theirs = load_tokenizer(tmp_path / "out"), AutoTokenizer.from_pretrained(tmp_path / "out")
+    for text in ("Café THE the", "Éa 你好 日本語", "a你b", *varied_strings()[:60]):
+        assert ours.pair_ids(text)[0] == theirs(text)["input_ids"], text
+
+
+def test_a_length_limit_and_padding_in_the_file_do_not_cut_our_texts(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.save(tmp_path)
+    import tokenizers
+
+    backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    backend.enable_truncation(4)
+    backend.enable_padding(length=50)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    text = "ba de ki lo mu na po ri"
+    assert load_tokenizer(tmp_path).encode(text) == tokenizer.encode(text)
+    assert load_tokenizer(tmp_path).encode_batch([text, "ba"]) == tokenizer.encode_batch([text, "ba"])
+
+
+def added_token() -> Tokenizer:
+    backend = load_backend(tiny_tokenizer())
+    backend.add_tokens(["<user>"])
+    return Tokenizer(backend)
+
+
+def load_backend(tokenizer: Tokenizer) -> Any:
+    import tokenizers
+
+    return tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+
+
+def other_normalizer() -> Tokenizer:
+    from tokenizers import normalizers
+
+    backend = load_backend(tiny_tokenizer())
+    backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    return Tokenizer(backend)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: tokenizer_of([*SPECIAL_TOKENS, "a", "b", "c"]), added_token, other_normalizer]
+)
+def test_a_tokenizer_that_does_not_cut_as_bert_is_saved_so_that_transformers_does_not_either(
+    tmp_path: Path, make: Callable[[], Tokenizer]
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = make()
+    tokenizer.save(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("a b. c", "Badelo <user> kilo", "É é!", "b"):
+        encoded = theirs(text)
+        assert (encoded["input_ids"], encoded["token_type_ids"]) == tokenizer.pair_ids(text)
+    assert theirs.mask_token_id == tokenizer.mask_id
+    assert load_tokenizer(tmp_path).encode("Badelo <user> kilo") == tokenizer.encode("Badelo <user> kilo")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("tokenizer_config.json", b"{", r"tokenizer_config\.json is damaged, it is not JSON"),
+        ("tokenizer_config.json", b"[1]", r"tokenizer_config\.json is damaged, it holds no JSON object"),
+        (
+            "tokenizer_config.json",
+            b'{"do_lower_case": "yes"}',
+            r"tokenizer_config\.json does not fit: .*are true or false",
+        ),
+        ("vocab.txt", b"\xff\xfe", r"vocab\.txt is not a vocabulary"),
+        ("vocab.txt", b"[PAD]\n[UNK]\n[CLS]\na\n", r"vocab\.txt: the tokenizer has no \[SEP\], \[MASK\]"),
+        ("vocab.txt", b"", r"vocab\.txt: the tokenizer has no \[PAD\]"),
+    ],
+)
+def test_a_damaged_vocabulary_or_its_settings_are_named(
+    tmp_path: Path, file: str, content: bytes, message: str
+) -> None:
+    write_lines(tmp_path, list(CASED))
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(UserError, match=message):
         load_tokenizer(tmp_path)
 
 
