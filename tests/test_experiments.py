@@ -25,18 +25,15 @@ from scipy import stats
 
 from mlmkit import cli
 from mlmkit.batches import fingerprint
-from mlmkit.config import PRESETS, DataConfig, RunConfig
+from mlmkit.config import DataConfig, RunConfig
 from mlmkit.errors import UserError
 from mlmkit.exact import ideal_losses
 from mlmkit.experiments import (
     METRICS,
     Experiment,
-    Interval,
     Result,
     experiment,
     judging,
-    mean_interval,
-    paired_interval,
     read_experiment,
     run_experiment,
     running,
@@ -44,9 +41,11 @@ from mlmkit.experiments import (
 )
 from mlmkit.experiments.judging import ask_one, common_questions, linear_accuracy, run_and_judge
 from mlmkit.experiments.metrics import MEASURED, NSP_METRICS
+from mlmkit.intervals import Interval, mean_interval, paired_interval
 from mlmkit.language import language_named
 from mlmkit.masking import IGNORE, MaskingPolicy
 from mlmkit.preparation import prepare
+from mlmkit.presets import PRESETS
 from mlmkit.pretraining import Interrupted, pretrain
 
 EXACT = replace(

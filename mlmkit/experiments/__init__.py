@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mlmkit.experiments.intervals import Interval, mean_interval, paired_interval
 from mlmkit.experiments.metrics import METRICS, Metric
 from mlmkit.experiments.plan import Configuration, Experiment, read_experiment
 from mlmkit.experiments.result import Result, Row
@@ -12,13 +11,10 @@ __all__ = [
     "METRICS",
     "Configuration",
     "Experiment",
-    "Interval",
     "Metric",
     "Result",
     "Row",
     "experiment",
-    "mean_interval",
-    "paired_interval",
     "read_experiment",
     "run_experiment",
 ]

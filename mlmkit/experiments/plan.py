@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlmkit.config import PRESETS, RunConfig
+from mlmkit.config import RunConfig
 from mlmkit.errors import UserError
 from mlmkit.exact import is_solved
 from mlmkit.experiments.metrics import METRICS, default_metrics
+from mlmkit.presets import PRESETS
 from mlmkit.settings import nearest
 
 Grid = dict[str, list[Any]]

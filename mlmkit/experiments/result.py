@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmkit.checkpoint import read_json
 from mlmkit.errors import UserError
-from mlmkit.experiments.intervals import LEVEL, Interval, mean_interval, paired_interval
 from mlmkit.experiments.metrics import METRICS, NSP_METRICS, Metric
 from mlmkit.experiments.plan import Experiment
+from mlmkit.intervals import LEVEL, Interval, mean_interval, paired_interval
 from mlmkit.plots import BLUE, GREY, new_figure, style
 from mlmkit.settings import nearest
+from mlmkit.weights import read_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,13 +20,13 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from mlmkit.checkpoint import read_json, write_json
 from mlmkit.config import RunConfig
 from mlmkit.errors import UserError
 from mlmkit.experiments.metrics import MEASURED
 from mlmkit.experiments.plan import Experiment, Job, read_seeds
 from mlmkit.experiments.result import BOOK, Result
 from mlmkit.pretraining import Interrupted
+from mlmkit.weights import read_json, write_json
 
 WORKER = ("-m", "mlmkit.experiments.worker")
 """How Python is called for one run."""

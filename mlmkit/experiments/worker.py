@@ -13,12 +13,12 @@ import sys
 import threading
 from pathlib import Path
 
-from mlmkit.checkpoint import write_json
 from mlmkit.config import RunConfig
 from mlmkit.errors import UserError
 from mlmkit.experiments.judging import run_and_judge
 from mlmkit.experiments.metrics import MEASURED
 from mlmkit.pretraining import Interrupted, TrainingDiverged
+from mlmkit.weights import write_json
 
 
 def main() -> int:

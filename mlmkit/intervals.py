@@ -1,4 +1,4 @@
-"""Error bars: the interval of a mean over seeds, and of a difference between runs that share their seeds."""
+"""Error bars: of a mean over seeds, of a difference between runs with the same seeds, of a share of right answers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmkit.errors import UserError
+
 LEVEL = 0.95
-"""How often an interval holds the true mean, if the seeds' results are normally distributed."""
+"""How often an interval holds the true value: a mean if the seeds' results are normally distributed, a probability if
+the answers are independent."""
 
 
 @dataclass(frozen=True)
@@ -74,3 +77,43 @@ def paired_interval(
         level: as in `mean_interval`.
     """
     return mean_interval(np.asarray(values, dtype=np.float64) - np.asarray(reference, dtype=np.float64), level)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of right answers with its interval.
+
+    Attributes:
+        value: right answers / all answers.
+        low, high: interval of the probability that an answer is right.
+        count: of answers.
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} ({self.low:.1%} to {self.high:.1%})"
+
+
+def share_of(hits: int, count: int, level: float = LEVEL) -> Share:
+    """Give a share with Wilson's (1927) binomial interval.
+
+    It stays within 0 and 1, and holds near its ends, where p ± 1.96 √(p(1−p)/n) does not. Answers are taken to be
+    independent of each other.
+
+    Raises:
+        UserError: nothing was counted.
+
+    >>> print(share_of(8, 10))
+    80.0% (49.0% to 94.3%)
+    """
+    if count < 1:
+        raise UserError("a share needs at least one answer, and there is none: give more text")
+    from scipy.stats import binomtest
+
+    hits, count = int(hits), int(count)
+    found = binomtest(hits, count).proportion_ci(level, method="wilson")
+    return Share(hits / count, float(found.low), float(found.high), count)
