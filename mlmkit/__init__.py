@@ -1,9 +1,10 @@
 """mlmkit: how BERT is pre-trained, as a package one can read from top to bottom.
 
 The modules follow the data, and a module imports only from those before it:
-errors → language → corpus → tokenizer → pairs → masking → batches → exact → settings → config → model → losses →
-evaluation → checkpoint → plots → history → preparation → optimization → run_folder → pretraining → experiments →
-objectives → diagnosis → course → cli.
+errors → intervals → language → corpus → tokenizer → pairs → masking → batches → exact → settings → config → presets →
+model → losses → evaluation → weights → checkpoint → plots → history → exchange → vocabulary → preparation →
+optimization → run_folder → pretraining → finetuning → inspection → experiments → objectives → diagnosis → widgets →
+course → cli.
 
 Shapes are written at the end of the line that makes them: B batch, S sequence, H hidden, A heads, D head size,
 V vocabulary, M selected positions of the batch.
@@ -29,7 +30,8 @@ _EXPORTS = {
     "masking": ["IGNORE", "MaskingPolicy", "candidates", "corrupt", "mlm_labels", "select", "units"],
     "batches": ["Batches", "collate"],
     "exact": ["distance_to_floor", "exact_batches", "mlm_floor", "nsp_optimum", "posterior"],
-    "config": ["PRESETS", "DataConfig", "ModelConfig", "RunConfig", "TrainConfig"],
+    "config": ["DataConfig", "ModelConfig", "RunConfig", "StartConfig", "TrainConfig"],
+    "presets": ["PRESETS"],
     "model": ["BertForPreTraining", "Encoder", "MLMHead", "NSPHead"],
     "losses": ["Losses", "mlm_loss", "nsp_loss", "pretraining_loss"],
     "evaluation": [
@@ -42,10 +44,22 @@ _EXPORTS = {
     ],
     "checkpoint": ["load", "save"],
     "history": ["History"],
+    "exchange": ["Imported", "export_hf", "import_hf"],
+    "vocabulary": ["add_embeddings", "add_words", "frequent_words"],
     "preparation": ["prepare"],
     "optimization": ["learning_rate", "train_step"],
     "pretraining": ["Run", "pretrain"],
     "experiments": ["experiment"],
+    "finetuning": ["FinetuneConfig", "Task", "bag_of_words", "compare", "finetune", "load_classifier", "load_task"],
+    "inspection": [
+        "attention_maps",
+        "calibration",
+        "embedding_neighbors",
+        "inspect_run",
+        "probe_sentence_relation",
+        "probe_word_order",
+        "project_embeddings",
+    ],
     "diagnosis": ["Diagnosis", "Finding", "diagnose", "diagnose_batch", "record"],
     "course": ["learned"],
 }
@@ -55,7 +69,7 @@ __all__ = sorted(_HOME)
 if TYPE_CHECKING:
     from mlmkit.batches import Batches, collate
     from mlmkit.checkpoint import load, save
-    from mlmkit.config import PRESETS, DataConfig, ModelConfig, RunConfig, TrainConfig
+    from mlmkit.config import DataConfig, ModelConfig, RunConfig, StartConfig, TrainConfig
     from mlmkit.corpus import Corpus, load_corpus, sample_corpus
     from mlmkit.course import learned
     from mlmkit.diagnosis import Diagnosis, Finding, diagnose, diagnose_batch, record
@@ -69,8 +83,27 @@ if TYPE_CHECKING:
         unigram_entropy,
     )
     from mlmkit.exact import distance_to_floor, exact_batches, mlm_floor, nsp_optimum, posterior
+    from mlmkit.exchange import Imported, export_hf, import_hf
     from mlmkit.experiments import experiment
+    from mlmkit.finetuning import (
+        FinetuneConfig,
+        Task,
+        bag_of_words,
+        compare,
+        finetune,
+        load_classifier,
+        load_task,
+    )
     from mlmkit.history import History
+    from mlmkit.inspection import (
+        attention_maps,
+        calibration,
+        embedding_neighbors,
+        inspect_run,
+        probe_sentence_relation,
+        probe_word_order,
+        project_embeddings,
+    )
     from mlmkit.language import Language, draw_language, language_named
     from mlmkit.losses import Losses, mlm_loss, nsp_loss, pretraining_loss
     from mlmkit.masking import IGNORE, MaskingPolicy, candidates, corrupt, mlm_labels, select, units
@@ -78,8 +111,10 @@ if TYPE_CHECKING:
     from mlmkit.optimization import learning_rate, train_step
     from mlmkit.pairs import lay_out, make_pairs, tokenize_corpus
     from mlmkit.preparation import prepare
+    from mlmkit.presets import PRESETS
     from mlmkit.pretraining import Run, pretrain
     from mlmkit.tokenizer import Tokenizer, load_tokenizer, train_wordpiece, word_tokenizer
+    from mlmkit.vocabulary import add_embeddings, add_words, frequent_words
 
 
 def __getattr__(name: str) -> Any:

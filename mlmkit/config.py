@@ -1,14 +1,14 @@
-"""Every number that defines a run, in four frozen dataclasses, and the presets.
+"""Every number that defines a run, in five frozen dataclasses.
 
->>> config = PRESETS["laptop"].override(["train.lr=1e-3", "masking.unit=word"])
+>>> config = RunConfig().override(["train.lr=3e-3", "masking.unit=word"])
 >>> config.train.lr, config.masking.unit
-(0.001, 'word')
+(0.003, 'word')
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_type_hints
 
 from mlmkit.errors import UserError
@@ -47,6 +47,11 @@ class ModelConfig:
     """Size of the network; the field names are those of Hugging Face's `config.json`.
 
     `vocab_size` is set from the tokenizer when a run begins (the size to learn is `data.vocab_size`).
+
+    Args:
+        hidden_act: activation of the feed-forward nets and of the MLM head; "gelu" is BERT's own.
+        tie_word_embeddings: whether the decoder matrix of the MLM head is the matrix of the word embeddings.
+        pad_token_id: id of [PAD] in the tokenizer; its embedding starts at zero and stays there.
     """
 
     vocab_size: int = 4096
@@ -61,6 +66,8 @@ class ModelConfig:
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0
+    hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] = "gelu"
+    tie_word_embeddings: bool = True
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,21 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class StartConfig:
+    """What a run starts from: random weights, or a trained BERT that goes on with other text.
+
+    Args:
+        checkpoint: folder or name of a BERT, as `import_hf` takes it. Its vocabulary and the size of its network are
+            taken with it: `model`, `data.vocab_size` and `data.lowercase` then say nothing. None: random weights.
+        new_words: give their own token to so many words of the training text that the checkpoint's vocabulary cuts
+            into pieces.
+    """
+
+    checkpoint: str | None = None
+    new_words: int = 0
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A whole run; written beside every checkpoint."""
 
@@ -121,6 +143,7 @@ class RunConfig:
     masking: MaskingPolicy = field(default_factory=MaskingPolicy)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    start: StartConfig = field(default_factory=StartConfig)
 
     def override(self, settings: Iterable[str]) -> RunConfig:
         """Apply settings of the form `section.field=value`, as `mlmkit pretrain --set` takes them.
@@ -136,6 +159,8 @@ class RunConfig:
                 raise UserError(f"a setting looks like train.lr=3e-3, got {setting!r}")
             if key.strip() == "model.vocab_size":
                 raise UserError("model.vocab_size follows from the tokenizer; set data.vocab_size instead")
+            if key.strip() == "model.pad_token_id":
+                raise UserError("model.pad_token_id follows from the tokenizer; leave it out")
             kind = get_type_hints(_section(section))[_known(name, _section(section), section)]
             data[section][name] = parse(text.strip(), kind, key)
         return RunConfig.from_dict(data)
@@ -170,6 +195,7 @@ SECTIONS: dict[str, type] = {
     "masking": MaskingPolicy,
     "model": ModelConfig,
     "train": TrainConfig,
+    "start": StartConfig,
 }
 
 
@@ -182,11 +208,11 @@ def validate(config: RunConfig) -> None:
     for section, kind in SECTIONS.items():
         for name, type_ in get_type_hints(kind).items():
             check_type(getattr(getattr(config, section), name), type_, f"{section}.{name}")
-    data, model, train = config.data, config.model, config.train
+    data, model, train, start = config.data, config.model, config.train, config.start
     rules = [
         (data.max_length >= 8, f"data.max_length must be at least 8, got {data.max_length}"),
         (
-            data.max_length <= model.max_position_embeddings,
+            data.max_length <= model.max_position_embeddings or start.checkpoint is not None,
             f"data.max_length {data.max_length} exceeds model.max_position_embeddings "
             f"{model.max_position_embeddings}: lower the first or raise the second",
         ),
@@ -203,7 +229,11 @@ def validate(config: RunConfig) -> None:
             f"{model.num_attention_heads}",
         ),
         (model.type_vocab_size >= 2, "model.type_vocab_size must be at least 2: segments A and B"),
-        (model.pad_token_id == 0, f"model.pad_token_id must be 0, the id of [PAD], got {model.pad_token_id}"),
+        (
+            0 <= model.pad_token_id < model.vocab_size,
+            f"model.pad_token_id must be the id of [PAD], at least 0 and less than model.vocab_size "
+            f"{model.vocab_size}, got {model.pad_token_id}",
+        ),
         (model.initializer_range > 0, f"model.initializer_range must be positive, got {model.initializer_range}"),
         (model.layer_norm_eps > 0, f"model.layer_norm_eps must be positive, got {model.layer_norm_eps}"),
         (train.max_steps >= 1, f"train.max_steps must be at least 1, got {train.max_steps}"),
@@ -232,6 +262,12 @@ def validate(config: RunConfig) -> None:
             f"train.keep_checkpoints must be at least 1, got {train.keep_checkpoints}",
         ),
         (train.patience is None or train.patience >= 1, "train.patience must be at least 1, or none"),
+        (start.new_words >= 0, f"start.new_words must not be negative, got {start.new_words}"),
+        (
+            start.new_words == 0 or start.checkpoint is not None,
+            "start.new_words extends the vocabulary of a checkpoint: name one in start.checkpoint, or raise "
+            "data.vocab_size",
+        ),
         (train.threads is None or train.threads >= 1, "train.threads must be at least 1, or none"),
         *(
             (0 <= seed < 2**63, f"seeds must not be negative and must be less than 2**63, got {name}={seed}")
@@ -259,76 +295,3 @@ def _known(name: str, kind: type, section: str) -> str:
     if name not in names:
         raise UserError(f"{section} has no field {name!r}{nearest(name, names)}")
     return name
-
-
-_SMALL = ModelConfig(
-    hidden_size=128,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    intermediate_size=512,
-    max_position_embeddings=64,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
-    initializer_range=0.05,  # 0.02 is for H = 768; a narrow network that starts so small stays on the plateau for long
-)
-
-PRESETS: dict[str, RunConfig] = {
-    "smoke": RunConfig(
-        data=DataConfig(vocab_size=1024, max_length=64),
-        model=replace(_SMALL, hidden_size=64, intermediate_size=256),
-        train=TrainConfig(max_steps=40, batch_size=32, lr=2e-3, warmup_steps=10, eval_every=20, eval_batches=8),
-    ),
-    "laptop": RunConfig(
-        data=DataConfig(vocab_size=4096, max_length=64),
-        model=_SMALL,
-        train=TrainConfig(max_steps=7000, batch_size=64, lr=2e-3, warmup_steps=400, eval_every=1000),
-    ),
-    "exact": RunConfig(
-        data=DataConfig(corpus="exact:market:450000", max_length=31, short_seq_prob=0.0, held_out=0.01),
-        masking=MaskingPolicy(count="binomial"),
-        model=replace(
-            _SMALL,
-            hidden_size=96,
-            num_attention_heads=6,
-            intermediate_size=24,
-            max_position_embeddings=32,
-            initializer_range=0.04,
-        ),
-        train=TrainConfig(
-            max_steps=5400,
-            batch_size=128,
-            lr=4e-3,
-            warmup_steps=300,
-            nsp_weight=0.2,
-            eval_every=1800,
-            eval_batches=32,
-        ),
-    ),
-    "gpu": RunConfig(
-        data=DataConfig(vocab_size=8192, max_length=128),
-        model=ModelConfig(
-            hidden_size=512,
-            num_hidden_layers=8,
-            num_attention_heads=8,
-            intermediate_size=2048,
-            max_position_embeddings=128,
-        ),
-        train=TrainConfig(max_steps=10_000, batch_size=256, lr=1e-3, warmup_steps=1000, eval_every=500, patience=5),
-    ),
-    "base": RunConfig(
-        data=DataConfig(vocab_size=30_522, max_length=512),
-        model=ModelConfig(),
-        train=TrainConfig(
-            max_steps=1_000_000,
-            batch_size=256,
-            lr=1e-4,
-            warmup_steps=10_000,
-            beta2=0.999,
-            eval_every=10_000,
-            checkpoint_every=2_000,
-        ),
-    ),
-}
-"""`smoke`: seconds, to see that everything runs. `laptop`: two cores, minutes. `exact`: the same on the exact language,
-whose best possible loss is known. `gpu`: one GPU, an hour or less.
-`base`: the size and schedule of BERT-base (Devlin et al. 2019, appendix A.2)."""

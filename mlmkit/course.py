@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmkit.config import PRESETS
 from mlmkit.errors import UserError
+from mlmkit.presets import PRESETS
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mlmkit.checkpoint import read_json, write_json
 from mlmkit.errors import UserError
 from mlmkit.evaluation import Baselines
 from mlmkit.plots import plot_history
+from mlmkit.weights import read_json, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,11 +16,16 @@ from numpy.typing import NDArray
 from mlmkit.batches import Batch, Batches
 from mlmkit.config import RunConfig
 from mlmkit.corpus import Corpus, cache_root, load_corpus
+from mlmkit.errors import UserError
 from mlmkit.evaluation import Baselines, bigram_cross_entropy, unigram_counts, unigram_cross_entropy, unigram_entropy
 from mlmkit.exact import IdealLosses, ideal_losses, is_solved
+from mlmkit.exchange import import_hf
+from mlmkit.history import History
 from mlmkit.model import BertForPreTraining
 from mlmkit.pairs import bigrams, token_ids, tokenize_corpus
-from mlmkit.tokenizer import Tokenizer, load_tokenizer, train_wordpiece, word_tokenizer
+from mlmkit.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer, train_wordpiece, word_tokenizer
+from mlmkit.vocabulary import add_embeddings, add_words, frequent_words
+from mlmkit.weights import read_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -91,17 +96,39 @@ class Data:
     def _floors(self, split: str) -> IdealLosses | None:
         """The perfect predictor's losses on the held-out questions, where they can be computed."""
         language, data = self.corpus.language, self.config.data
-        whole = language is not None and sum(language.lengths) + 3 <= data.max_length and data.short_seq_prob == 0
-        if language is None or not whole or not is_solved(self.config.masking):
+        if language is None or not is_solved(self.config.masking):
+            return None
+        whole = sum(language.lengths) + 3 <= data.max_length and data.short_seq_prob == 0
+        words = self.tokenizer.tokens(range(len(SPECIAL_TOKENS), self.tokenizer.vocab_size))
+        if not whole or words != list(language.words):  # a checkpoint may bring another vocabulary
             return None
         batches = self.held_out(split, self.config.train.eval_batches)
         return ideal_losses(language, batches, self.config.masking)
 
 
+def adopt(config: RunConfig) -> RunConfig:
+    """Give a run that starts from a checkpoint the size of the checkpoint's network.
+
+    Raises:
+        UserError: there is no such checkpoint, or its sequences are shorter than `data.max_length`.
+    """
+    name = config.start.checkpoint
+    if name is None:
+        return config
+    model = import_hf(name).model.config
+    if config.data.max_length > model.max_position_embeddings:
+        raise UserError(
+            f"data.max_length {config.data.max_length} exceeds the {model.max_position_embeddings} positions "
+            f"of {name}: lower it"
+        )
+    return replace(config, model=model)
+
+
 def prepare(config: RunConfig, folder: Path, cache_dir: Path | None = None, corpus: Corpus | None = None) -> Data:
     """Load the corpus, learn or open the tokenizer, and tokenize.
 
-    The vocabulary of an exact language is closed: its words are the tokens, and `data.vocab_size` is not used.
+    The vocabulary is learned from the training part, or taken from the checkpoint that the run starts from. That of
+    an exact language is closed: its words are the tokens, and `data.vocab_size` is not used.
 
     Args:
         config: a whole run.
@@ -116,18 +143,64 @@ def prepare(config: RunConfig, folder: Path, cache_dir: Path | None = None, corp
     if (folder / "tokenizer.json").is_file():
         tokenizer = load_tokenizer(folder)
     else:
-        if corpus.language is not None:
-            tokenizer = word_tokenizer(corpus.language.words)
-        else:
-            tokenizer = train_wordpiece(Sentences(corpus["train"]), data.vocab_size, data.lowercase)
+        tokenizer = _make_tokenizer(config, corpus)
         tokenizer.save(folder)
     return Data(config, corpus, tokenizer, tokenize_corpus(corpus, tokenizer, cache_dir / "tokens"))
 
 
-def build_model(config: RunConfig, data: Data) -> BertForPreTraining:
-    """Draw the weights from the run's seed; the decoder's bias starts at the log frequencies if asked for."""
+def reopen(folder: Path, source: str | None = None, cache_dir: Path | None = None) -> Data:
+    """Open what a run read, to judge its model.
+
+    Args:
+        folder: of the run.
+        source: judge on another corpus, as `load_corpus` takes it.
+        cache_dir: as in `prepare`.
+
+    Raises:
+        UserError: the run's corpus has changed since: its held-out parts may hold text of the training.
+    """
+    config = RunConfig.from_dict(read_json(folder / "run.json"))
+    if source is not None:
+        return prepare(replace(config, data=replace(config.data, corpus=source)), folder, cache_dir)
+    data = prepare(config, folder, cache_dir)
+    then, now = History.load(folder).corpus["fingerprint"], data.corpus.fingerprint
+    if then != now:
+        raise UserError(
+            f"the corpus has changed since the run began (fingerprint {then}, now {now}): its held-out parts may hold "
+            "text of the training; restore it, or name another corpus"
+        )
+    return data
+
+
+def _make_tokenizer(config: RunConfig, corpus: Corpus) -> Tokenizer:
+    data, start = config.data, config.start
+    if start.checkpoint is not None:
+        tokenizer = import_hf(start.checkpoint).tokenizer
+        return add_words(tokenizer, frequent_words(tokenizer, Sentences(corpus["train"]), start.new_words))
+    if corpus.language is not None:
+        return word_tokenizer(corpus.language.words)
+    return train_wordpiece(Sentences(corpus["train"]), data.vocab_size, data.lowercase)
+
+
+def draw_model(config: RunConfig, data: Data) -> BertForPreTraining:
+    """Draw a network of the run's size from its seed."""
+    size = data.tokenizer.vocab_size
+    if config.start.checkpoint is not None:  # it may have spare rows
+        size = max(size, config.model.vocab_size)
     torch.manual_seed(config.train.seed)
-    model = BertForPreTraining(replace(config.model, vocab_size=data.tokenizer.vocab_size))
+    return BertForPreTraining(replace(config.model, vocab_size=size, pad_token_id=data.tokenizer.pad_id))
+
+
+def build_model(config: RunConfig, data: Data) -> BertForPreTraining:
+    """Draw the first weights from the run's seed, or take those of the checkpoint from which it starts.
+
+    Drawn weights have the decoder's bias at the log frequencies if asked for. What a checkpoint lacks is drawn, and
+    words that its vocabulary lacks begin as the mean of their pieces.
+    """
+    if config.start.checkpoint is not None:
+        found = import_hf(config.start.checkpoint, seed=config.train.seed)
+        return add_embeddings(found.model, found.tokenizer, data.tokenizer)
+    model = draw_model(config, data)
     if config.train.output_bias:
         counts = torch.from_numpy(data.counts("train") + 1).double()
         with torch.no_grad():

@@ -26,9 +26,10 @@ from mlmkit.history import Evaluation, History, describe_hardware, describe_vers
 from mlmkit.model import BertForPreTraining
 from mlmkit.optimization import keep_freed_memory, learning_rate, make_optimizer, train_step
 from mlmkit.plots import save_figure
-from mlmkit.preparation import Data, build_model, prepare
+from mlmkit.preparation import Data, build_model, draw_model, prepare
 from mlmkit.run_folder import claim, give_back
 from mlmkit.tokenizer import Tokenizer
+from mlmkit.weights import to_hf_state, write_tensors
 
 WINDOW = 10
 """Updates over which the recorded training loss is averaged."""
@@ -148,7 +149,8 @@ class _Trainer:
     def __post_init__(self) -> None:
         self.train = self.config.train
         self.device = torch.device(self.train.device)
-        self.model = build_model(self.config, self.data).to(self.device)
+        first = draw_model if ckpt.checkpoints(self.folder / "checkpoints") else build_model
+        self.model = first(self.config, self.data).to(self.device)
         self.optimizer = make_optimizer(self.model, self.train)
         self.history = History(
             config=self.config.to_dict(),
@@ -290,7 +292,7 @@ class _Trainer:
         evaluation = Evaluation(self.step, self.tokens, round(self.seconds, 1), **{n: found[n] for n in names})
         self.history.evaluations.append(evaluation)
         if self.train.patience is not None and self.history.best is evaluation:
-            ckpt.write_tensors(self.folder / "best.safetensors", ckpt.to_hf_state(self.model))
+            write_tensors(self.folder / "best.safetensors", to_hf_state(self.model))
         self.history.save(self.folder / "metrics.json")
         if self.report is not None:
             self.report(evaluation)

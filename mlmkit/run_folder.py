@@ -11,6 +11,8 @@ from mlmkit import checkpoint as ckpt
 from mlmkit.config import RunConfig, TrainConfig
 from mlmkit.errors import UserError
 from mlmkit.optimization import resolve
+from mlmkit.preparation import adopt
+from mlmkit.weights import read_json, write_json
 
 
 def claim(folder: Path, config: RunConfig, resume: bool) -> RunConfig:
@@ -31,8 +33,10 @@ def claim(folder: Path, config: RunConfig, resume: bool) -> RunConfig:
     if path.is_file():
         if not resume:
             raise UserError(f"{folder} already holds a run; go on with --resume {folder}, or choose another folder")
-        saved = RunConfig.from_dict(ckpt.read_json(path))
+        saved = RunConfig.from_dict(read_json(path))
         wanted = replace(config, train=replace(config.train, **_resolved_fields(saved.train, config.train)))
+        if config.start.checkpoint is not None:
+            wanted = replace(wanted, model=saved.model)
         if saved != wanted:
             raise UserError(f"{folder} holds a run with another configuration: {_difference(saved, wanted)}")
         return saved
@@ -41,10 +45,10 @@ def claim(folder: Path, config: RunConfig, resume: bool) -> RunConfig:
     scraps = set(folder.glob(".run.json.*"))  # of a process that was killed while it wrote the file
     if folder.is_dir() and set(folder.iterdir()) - scraps and not resume:
         raise UserError(f"{folder} is not empty and holds no run; choose another folder")
-    config = replace(config, train=resolve(config.train))
+    config = replace(adopt(config), train=resolve(config.train))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        ckpt.write_json(path, config.to_dict())
+        write_json(path, config.to_dict())
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error.strerror}); choose another folder") from None
     return config

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import matplotlib
 import pytest
+from runs import Answer
+
+from mlmkit.cli import main
 
 # Not the variable MPLBACKEND: the kernels of the notebooks would inherit it and draw no pictures.
 matplotlib.use("agg")
@@ -24,3 +30,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return 1 if item.path.suffix == ".ipynb" else 0
 
     items.sort(key=rank)
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Run a command of mlmkit in this process."""
+
+    def called(*arguments: str | Path) -> Answer:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Answer(code, *capfd.readouterr())
+
+    return called

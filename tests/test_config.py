@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlmkit.config import PRESETS, SECTIONS, DataConfig, ModelConfig, RunConfig, TrainConfig, validate
+from mlmkit.config import SECTIONS, DataConfig, ModelConfig, RunConfig, TrainConfig, validate
 from mlmkit.errors import UserError
 from mlmkit.masking import MaskingPolicy
+from mlmkit.presets import PRESETS
 
 RULES: list[tuple[str, Any, str]] = [
     ("data.max_length", 7, "data.max_length must be at least 8, got 7"),
@@ -29,7 +30,7 @@ RULES: list[tuple[str, Any, str]] = [
     ("model.intermediate_size", 0, "every size of the model must be at least 1"),
     ("model.num_attention_heads", 7, "model.hidden_size 768 must be divisible by model.num_attention_heads 7"),
     ("model.type_vocab_size", 1, "model.type_vocab_size must be at least 2: segments A and B"),
-    ("model.pad_token_id", 3, "model.pad_token_id must be 0, the id of [PAD], got 3"),
+    ("model.pad_token_id", -1, "model.pad_token_id must be the id of [PAD]"),
     ("model.initializer_range", 0.0, "model.initializer_range must be positive, got 0.0"),
     ("model.layer_norm_eps", 0.0, "model.layer_norm_eps must be positive, got 0.0"),
     ("model.hidden_dropout_prob", 1.0, "model.hidden_dropout_prob must be in [0, 1), got 1.0"),
@@ -165,8 +166,9 @@ def test_a_setting_changes_nothing_else_and_the_last_one_wins() -> None:
         ("train.max_step=1", "train has no field 'max_step'; did you mean 'max_steps'?"),
         ("model.hiden_size=1", "model has no field 'hiden_size'; did you mean 'hidden_size'?"),
         ("model.zzz=1", "model has no field 'zzz'"),
-        ("trian.lr=1", "no section 'trian'; did you mean 'train'?; there are data, masking, model, train"),
+        ("trian.lr=1", "no section 'trian'; did you mean 'train'?; there are data, masking, model, train, start"),
         ("model.vocab_size=100", "model.vocab_size follows from the tokenizer; set data.vocab_size instead"),
+        ("model.pad_token_id=3", "model.pad_token_id follows from the tokenizer; leave it out"),
         ("masking.rate=2", "masking.rate must be between 0 and 1, got 2.0"),
         ("masking.mask=0.9", "mask + random + keep must be 1"),
         ("data.max_length=1000", "data.max_length 1000 exceeds model.max_position_embeddings 512"),
@@ -224,7 +226,7 @@ def test_every_field_survives_the_way_through_plain_data_and_what_is_left_out_ha
     ("data", "message"),
     [
         ({"training": {}}, "no section 'training'; did you mean 'train'?"),
-        ({"xyz": {}}, "no section 'xyz'; there are data, masking, model, train"),
+        ({"xyz": {}}, "no section 'xyz'; there are data, masking, model, train, start"),
         ({"data": {"corpora": "x"}}, "data has no field 'corpora'; did you mean 'corpus'?"),
         ({"train": None}, "section 'train' must hold fields with their values, got None"),
         ({"train": [1]}, "section 'train' must hold fields with their values, got [1]"),

@@ -27,9 +27,8 @@ from runs import Finished, documents, finished_run, hurry, make_corpus, tiny, wr
 from torch import Tensor, nn
 
 from mlmkit import pretraining
-from mlmkit.checkpoint import read_tensors, write_tensors
 from mlmkit.cli import main
-from mlmkit.config import PRESETS, RunConfig
+from mlmkit.config import RunConfig
 from mlmkit.corpus import Corpus
 from mlmkit.diagnosis import FAULTS, Diagnosis, Finding, diagnose, plant, record
 from mlmkit.diagnosis import pipeline as parts
@@ -45,6 +44,8 @@ from mlmkit.losses import mlm_loss, nsp_loss
 from mlmkit.masking import IGNORE
 from mlmkit.model import BertForPreTraining, Output
 from mlmkit.optimization import train_step
+from mlmkit.presets import PRESETS
+from mlmkit.weights import read_tensors, write_tensors
 
 Batch = dict[str, Tensor]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlmkit.config import PRESETS
 from mlmkit.exact import BERT, distance_to_floor, exact_batches
 from mlmkit.language import language_named
+from mlmkit.presets import PRESETS
 from mlmkit.pretraining import pretrain
 
 

@@ -33,12 +33,15 @@ from runs import (
 )
 
 from mlmkit import checkpoint as ckpt
-from mlmkit import preparation, pretraining
-from mlmkit.config import PRESETS, RunConfig
+from mlmkit import history as records
+from mlmkit import preparation, pretraining, weights
+from mlmkit.config import RunConfig
 from mlmkit.errors import UserError
 from mlmkit.evaluation import Metrics, evaluate
 from mlmkit.history import Evaluation, History
+from mlmkit.presets import PRESETS
 from mlmkit.pretraining import Interrupted, Run
+from mlmkit.weights import read_tensors, to_hf_state
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +147,10 @@ def test_ctrl_c_while_the_corpus_is_read_says_how_to_go_on(
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
-        (ckpt, "save_file", 1),  # the first checkpoint: there is no other
-        (ckpt, "save_file", 6),  # optimizer of the third
-        (ckpt, "write_json", 7),  # state of a checkpoint, or the record
+        (weights, "save_file", 1),  # the first checkpoint: there is no other
+        (weights, "save_file", 6),  # optimizer of the third
+        (ckpt, "write_json", 5),  # state of a checkpoint
+        (records, "write_json", 2),
         (os, "replace", 15),
         (shutil, "rmtree", 1),
         (pretraining, "save_figure", 1),
@@ -288,13 +292,13 @@ def test_a_run_that_gets_no_better_stops_and_keeps_its_best_weights(stopped_earl
     assert history.status == read_metrics(stopped_early.folder)["status"] == "stopped early"
     assert [e.step for e in history.evaluations] == [0, 8, 16, 24]
     assert (history.best.step, history.last.step) == (8, 24)
-    final = ckpt.read_tensors(stopped_early.folder / "model.safetensors")
+    final = read_tensors(stopped_early.folder / "model.safetensors")
     checkpoints = stopped_early.folder / "checkpoints"
-    best = ckpt.read_tensors(checkpoints / "step-0000008" / "model.safetensors")
-    last = ckpt.read_tensors(checkpoints / "step-0000024" / "model.safetensors")
+    best = read_tensors(checkpoints / "step-0000008" / "model.safetensors")
+    last = read_tensors(checkpoints / "step-0000024" / "model.safetensors")
     assert all(torch.equal(final[name], best[name]) for name in best)
     assert any(not torch.equal(final[name], last[name]) for name in last)
-    for name, tensor in ckpt.to_hf_state(stopped_early.model).items():
+    for name, tensor in to_hf_state(stopped_early.model).items():
         assert torch.equal(tensor, final[name]), "the model returned is not the one on disk"
 
 
@@ -336,8 +340,8 @@ def test_patience_that_is_never_used_up_still_keeps_the_best(
     scripted({0: 5.0, 8: 3.0, 16: 4.0, 24: 3.5}, monkeypatch)
     run = finished.again(tmp_path / "run", "train.patience=3", "train.keep_checkpoints=20")
     assert run.history.status == "finished"
-    best = ckpt.read_tensors(tmp_path / "run" / "checkpoints" / "step-0000008" / "model.safetensors")
-    assert all(torch.equal(tensor, best[name]) for name, tensor in ckpt.to_hf_state(run.model).items())
+    best = read_tensors(tmp_path / "run" / "checkpoints" / "step-0000008" / "model.safetensors")
+    assert all(torch.equal(tensor, best[name]) for name, tensor in to_hf_state(run.model).items())
 
 
 # Killed: kill -9 at twenty moments of a real process

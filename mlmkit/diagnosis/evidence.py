@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from mlmkit.batches import Batch
-from mlmkit.checkpoint import read_json, read_tensors, write_json, write_tensors
 from mlmkit.diagnosis.findings import Diagnosis, Finding
 from mlmkit.diagnosis.rows import Specials
 from mlmkit.errors import UserError
+from mlmkit.weights import read_json, read_tensors, write_json, write_tensors
 
 EVIDENCE = "evidence.json"
 BATCHES = "batches.safetensors"

@@ -26,7 +26,8 @@ from mlmkit.history import History
 from mlmkit.masking import IGNORE, MaskingPolicy
 from mlmkit.model import BertForPreTraining
 from mlmkit.optimization import learning_rate, make_optimizer, train_step
-from mlmkit.preparation import Data, build_model, prepare
+from mlmkit.preparation import Data, build_model, draw_model, prepare
+from mlmkit.weights import read_json
 
 DOCUMENTS = 256
 """A run is replayed on so many of its documents, so that two epochs show the same text."""
@@ -123,7 +124,7 @@ def _complete(diagnosis: Diagnosis, reason: str) -> Diagnosis:
 
 
 def _diagnose_run(folder: Path, corpus: Corpus | str | None, cache_dir: Path | None) -> Diagnosis:
-    config = RunConfig.from_dict(ckpt.read_json(folder / "run.json"))
+    config = RunConfig.from_dict(read_json(folder / "run.json"))
     if isinstance(corpus, str):
         config, corpus = replace(config, data=replace(config.data, corpus=corpus)), None
     parts, reason = [], "the run has no metrics.json yet"
@@ -164,8 +165,7 @@ def _replay(config: RunConfig, folder: Path, data: Data) -> Diagnosis:
     data = replace(data, config=replace(config, train=train))
     first, second = (list(islice(data.batches("train", train.seed).epoch(epoch), BATCHES)) for epoch in (0, 1))
     with torch.random.fork_rng():
-        model = build_model(config, data)
-        step = _load_newest(model, folder)
+        model, step = _newest_model(config, data, folder)
         optimizer = make_optimizer(model, train)
         model.train()
         with record(model, optimizer, tokenizer=data.tokenizer, policy=config.masking) as recorder:
@@ -182,12 +182,13 @@ def _parts(batches: list[Batch]) -> Iterator[Batch]:
         yield {name: tensor[:PAIRS] for name, tensor in batch.items()}
 
 
-def _load_newest(model: BertForPreTraining, folder: Path) -> int:
-    """Give the model the newest weights of the run, if it has some yet; returns how many updates they have seen."""
+def _newest_model(config: RunConfig, data: Data, folder: Path) -> tuple[BertForPreTraining, int]:
+    """The model with the newest weights of the run, or those it starts from, and how many updates they have seen."""
     saved = ckpt.checkpoints(folder / "checkpoints")
     if saved:
+        model = draw_model(config, data)
         ckpt.load_weights(model, saved[-1] / "model.safetensors")
-        return int(ckpt.read_json(saved[-1] / "state.json")["step"])
+        return model, int(read_json(saved[-1] / "state.json")["step"])
     if (folder / "model.safetensors").is_file():
-        ckpt.load_weights(model, folder / "model.safetensors")
-    return 0
+        return ckpt.load(folder)[0], 0
+    return build_model(config, data), 0
