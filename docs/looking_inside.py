@@ -26,6 +26,12 @@ from mlmkit.preparation import Data, prepare
 from mlmkit.pretraining import Run
 
 PICTURES = Path(__file__).with_suffix("")
+NETWORK = [
+    *("data.corpus=exact:market:450000", "model.num_hidden_layers=2", "model.num_attention_heads=6"),
+    *("model.initializer_range=0.04", "train.batch_size=128", "train.max_steps=5400", "train.lr=4e-3"),
+    *("train.warmup_steps=300", "train.eval_every=1800", "train.eval_batches=32"),
+]
+"""Two layers instead of the preset's three: fewer heads to look at."""
 A, B = "once sells fish soon here here today first", "carries old [MASK] red proud round rose never"
 
 
@@ -86,10 +92,10 @@ def main() -> None:
     """Train or open both runs, then make all pictures."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/looking_inside")
     PICTURES.mkdir(exist_ok=True)
-    exact = PRESETS["exact"]
+    small = PRESETS["exact"].override(NETWORK)
     runs = {
-        "with NSP": trained(exact, folder / "with_nsp"),
-        "without NSP": trained(exact.override(["train.nsp_weight=0"]), folder / "without_nsp"),
+        "with NSP": trained(small, folder / "with_nsp"),
+        "without NSP": trained(small.override(["train.nsp_weight=0"]), folder / "without_nsp"),
     }
     look_at_the_heads(*runs["with NSP"])
     look_at_the_embeddings(*runs["with NSP"])

@@ -279,8 +279,8 @@ def lay_out(
     Returns:
         input_ids, token_type_ids and whether a position is real, each (B, S).
     """
-    a = (pairs.a_end - pairs.a_start)[rows, None]  # (B, 1)
-    b = (pairs.b_end - pairs.b_start)[rows, None]
+    a = (pairs.a_end[rows] - pairs.a_start[rows])[:, None]  # (B, 1)
+    b = (pairs.b_end[rows] - pairs.b_start[rows])[:, None]
     longest = int((a + b).max()) + 3
     at = np.arange(-(-longest // multiple_of) * multiple_of)[None]  # (1, S)
     in_a = (at >= 1) & (at <= a)
