@@ -35,7 +35,7 @@ PRESETS: dict[str, RunConfig] = {
         train=TrainConfig(max_steps=7000, batch_size=64, lr=2e-3, warmup_steps=400, eval_every=1000),
     ),
     "exact": RunConfig(
-        data=DataConfig(corpus="exact:market:310000", max_length=31, short_seq_prob=0.0, held_out=0.01),
+        data=DataConfig(corpus="exact:market:360000", max_length=31, short_seq_prob=0.0, held_out=0.01),
         masking=MaskingPolicy(count="binomial"),
         model=replace(
             _SMALL,
@@ -46,13 +46,13 @@ PRESETS: dict[str, RunConfig] = {
             initializer_range=0.06,
         ),
         train=TrainConfig(
-            max_steps=4600,
-            batch_size=128,
-            lr=4e-3,
-            warmup_steps=300,
+            max_steps=2700,
+            batch_size=256,
+            lr=5e-3,
+            warmup_steps=200,
             nsp_weight=0.2,
-            eval_every=2300,
-            eval_batches=32,
+            eval_every=1350,
+            eval_batches=16,
         ),
     ),
     "gpu": RunConfig(

@@ -29,13 +29,13 @@ from mlmkit.inspection import (
     probe_word_order,
     project_embeddings,
     reliability,
-    share_of,
     untrained,
     word_classes,
 )
 from mlmkit.inspection import order as word_order
 from mlmkit.inspection import relation as sentence_relation
 from mlmkit.inspection.reading import clean_pairs, language_of
+from mlmkit.intervals import share_of
 from mlmkit.language import Language, draw_language, tiny_language
 from mlmkit.masking import IGNORE, MaskingPolicy
 from mlmkit.model import BertForPreTraining

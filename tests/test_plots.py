@@ -29,10 +29,10 @@ from mlmkit.inspection import (
     Probe,
     Projection,
     SentenceRelation,
-    Share,
     WordOrder,
     reliability,
 )
+from mlmkit.intervals import Share
 
 SPECIAL = {"[CLS]": "special", "[SEP]": "special"}
 
