@@ -21,7 +21,7 @@ def test_the_preset_of_the_exact_language_comes_within_two_hundredths_of_a_nat_o
     questions = exact_batches(language, 10_000, np.random.default_rng(5), BERT)  # nobody's training text
     found = distance_to_floor(language, run.model, questions)
     assert found.gap.mean < 0.02
-    assert found.kl.mean < 0.02  # the expected gap; five seeds had 0.009, 0.009, 0.011, 0.009 and 0.017
+    assert found.kl.mean < 0.015  # the expected gap; five seeds had 0.010, 0.009, 0.009, 0.008 and 0.011
     assert found.nsp_gap.mean < 0.01
     assert found.gap.mean > -3 * found.gap.standard_error, "below the floor: the answers leak"
     last, base = run.history.last, run.history.baselines
