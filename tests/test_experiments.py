@@ -793,7 +793,8 @@ def test_the_command_prints_the_table_and_leaves_pictures(
 def real(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two tiny runs, one after the other: the file of the experiment and its folder."""
     place = tmp_path_factory.mktemp("real")
-    base = tiny(f"data.corpus={write_text(place / 'odd.txt')}")
+    # long enough that a signal after the first checkpoint always comes before the end
+    base = tiny(f"data.corpus={write_text(place / 'odd.txt')}", "train.max_steps=120", "train.eval_every=40")
     settings = {k: v for k, v in flat(base).items() if flat(PRESETS["smoke"])[k] != v}
     lines = [f'"{key}" = {json.dumps(value)}' for key, value in settings.items()]
     grid = '"masking.mask,masking.random,masking.keep" = [[0.8, 0.1, 0.1], [1, 0, 0]]'
