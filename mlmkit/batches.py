@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlmkit.masking import MaskingPolicy, candidates, corrupt, mlm_labels, select, units
+from mlmkit.masking import MaskingPolicy, mask, mlm_labels
 from mlmkit.pairs import Block, Ints, Pairs, lay_out, make_pairs, read_block
 from mlmkit.tokenizer import Tokenizer
 
@@ -52,17 +52,14 @@ def collate(
         rng: source of the masks.
     """
     input_ids, token_type_ids, real = lay_out(block, pairs, rows, tokenizer)  # (B, S)
-    maskable = candidates(input_ids, tokenizer.special_ids)
-    unit_of = units(maskable, policy, rng, ~tokenizer.is_continuation[input_ids])
-    selected = select(maskable, policy, rng, unit_of=unit_of)
-    corrupted = corrupt(
+    corrupted, selected = mask(
         input_ids,
-        selected,
         policy,
         rng,
+        special_ids=tokenizer.special_ids,
+        begins_word=~tokenizer.is_continuation[input_ids],
         mask_id=tokenizer.mask_id,
         ordinary_ids=tokenizer.ordinary_ids,
-        unit_of=unit_of if policy.unit == "span" else None,
     )
     arrays = {
         "input_ids": corrupted,

@@ -233,3 +233,35 @@ def mlm_labels(input_ids: IntArray, selected: BoolArray) -> NDArray[np.int64]:
     [[-100, 7, -100, -100]]
     """
     return np.where(selected, input_ids, IGNORE).astype(np.int64)
+
+
+def mask(
+    input_ids: IntArray,
+    policy: MaskingPolicy,
+    rng: np.random.Generator,
+    *,
+    special_ids: IntArray,
+    begins_word: BoolArray,
+    mask_id: int,
+    ordinary_ids: IntArray,
+) -> tuple[IntArray, BoolArray]:
+    """Choose A(x) among the ordinary tokens and build x̄: `candidates`, `units`, `select` and `corrupt` in a row.
+
+    Args:
+        input_ids: x (B, S).
+        policy: how to mask.
+        rng: source of all draws.
+        special_ids: ids that are never selected.
+        begins_word: whether a position begins a word (B, S).
+        mask_id: id of [MASK].
+        ordinary_ids: ids that a random replacement may be.
+
+    Returns:
+        x̄ and A(x), each (B, S).
+    """
+    maskable = candidates(input_ids, special_ids)
+    unit_of = units(maskable, policy, rng, begins_word)
+    selected = select(maskable, policy, rng, unit_of=unit_of)
+    shared = unit_of if policy.unit == "span" else None  # the tokens of a span share their fate
+    corrupted = corrupt(input_ids, selected, policy, rng, mask_id=mask_id, ordinary_ids=ordinary_ids, unit_of=shared)
+    return corrupted, selected

@@ -26,7 +26,7 @@ from mlmkit.exact.estimates import ratio
 from mlmkit.exact.inference import CLS_ID, FIRST_WORD, MASK_ID, SEP_ID
 from mlmkit.language import Language
 from mlmkit.losses import mlm_loss
-from mlmkit.masking import IGNORE, MaskingPolicy, candidates, corrupt, mlm_labels, select, units
+from mlmkit.masking import IGNORE, MaskingPolicy, mask, mlm_labels
 from mlmkit.model import BertForPreTraining
 from mlmkit.optimization import learning_rate, resolve
 
@@ -92,12 +92,16 @@ def masked_batch(
         x̄ and labels, both (B, S).
     """
     ids = input_ids.numpy()
-    maskable = candidates(ids, np.arange(FIRST_WORD))
-    unit_of = units(maskable, policy, rng, maskable)
-    selected = select(maskable, policy, rng, unit_of=unit_of)
     words = np.arange(FIRST_WORD, FIRST_WORD + len(language.words))
-    shared = unit_of if policy.unit == "span" else None
-    corrupted = corrupt(ids, selected, policy, rng, mask_id=MASK_ID, ordinary_ids=words, unit_of=shared)
+    corrupted, selected = mask(
+        ids,
+        policy,
+        rng,
+        special_ids=np.arange(FIRST_WORD),
+        begins_word=ids >= FIRST_WORD,
+        mask_id=MASK_ID,
+        ordinary_ids=words,
+    )
     return torch.from_numpy(corrupted), torch.from_numpy(mlm_labels(ids, selected))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmkit.masking import BoolArray, IntArray, MaskingPolicy, candidates, corrupt, select, units
+from mlmkit.masking import BoolArray, IntArray, MaskingPolicy, mask
 from mlmkit.tokenizer import Tokenizer
 from mlmkit.widgets.sentences import Sentence
 
@@ -92,17 +92,14 @@ def _corrupted(
 ) -> tuple[IntArray, BoolArray, IntArray]:
     """x, A(x) and x̄ of the same sentence several times, masked each time anew (times, S)."""
     x = np.tile(np.array(sentence.ids), (times, 1))  # (times, S)
-    maskable = candidates(x, tokenizer.special_ids)
-    unit_of = units(maskable, policy, rng, ~tokenizer.is_continuation[x])
-    selected = select(maskable, policy, rng, unit_of=unit_of)
-    corrupted = corrupt(
+    corrupted, selected = mask(
         x,
-        selected,
         policy,
         rng,
+        special_ids=tokenizer.special_ids,
+        begins_word=~tokenizer.is_continuation[x],
         mask_id=tokenizer.mask_id,
         ordinary_ids=tokenizer.ordinary_ids,
-        unit_of=unit_of if policy.unit == "span" else None,
     )
     return x, selected, corrupted
 
