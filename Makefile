@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.mlmkit-installed
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help course test lab lint format clean
+.PHONY: help course test lab syllabus lint format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: $(INSTALLED) ## unit tests with coverage, docstrings, every cell of the no
 
 lab: $(INSTALLED) ## open the first notebook in JupyterLab
 	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+syllabus: $(INSTALLED) ## write docs/syllabus.md from exercises/syllabus.yml
+	$(BIN)/python -m mlmkit syllabus --out docs/syllabus.md
 
 lint: $(INSTALLED) ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .

@@ -51,7 +51,7 @@ class ModelConfig:
     Args:
         hidden_act: activation of the feed-forward nets and of the MLM head; "gelu" is BERT's own.
         tie_word_embeddings: whether the decoder matrix of the MLM head is the matrix of the word embeddings.
-        pad_token_id: id of [PAD] in the tokenizer; its embedding starts at zero and stays there.
+        pad_token_id: id of [PAD] in the tokenizer; its embedding starts at zero and, as an input, gets no gradient.
     """
 
     vocab_size: int = 4096

@@ -76,9 +76,3 @@ def test_it_checks_what_it_claims(notebook: nbformat.NotebookNode):
     checks = [node for node in statements if isinstance(node, ast.Assert)]
     called = {getattr(node.func, "attr", None) for node in statements if isinstance(node, ast.Call)}
     assert checks or called & {"assert_close", "assert_allclose", "assert_array_equal"}
-
-
-def test_it_ends_with_a_summary(notebook: nbformat.NotebookNode):
-    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    headings = re.findall(r"^#{1,3} +(.+)$", text, flags=re.MULTILINE)
-    assert "summary" in headings[-1].lower(), f"the last heading is {headings[-1]!r}"

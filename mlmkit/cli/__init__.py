@@ -34,6 +34,7 @@ app.add_typer(languages.app, name="exact")
 app.command()(studies.experiment)
 app.command()(studies.diagnose)
 app.command()(studies.course)
+app.command()(studies.syllabus)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""`experiment`, `diagnose`, `course`: many runs, what is wrong with one, and all notebooks."""
+"""`experiment`, `diagnose`, `course`, `syllabus`: many runs, what is wrong with one, and all notebooks."""
 
 from __future__ import annotations
 
@@ -66,3 +66,17 @@ def course(
     report.render(console)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def syllabus(
+    root: Annotated[Path, typer.Option(help="The course: the folder that holds exercises/ and notebooks/.")] = Path(),
+    out: Annotated[Path | None, typer.Option(help="Write the page there instead of printing the table.")] = None,
+) -> None:
+    """Show what is taught, where, what computes it, and which exercises test it."""
+    from mlmkit.syllabus import read_syllabus, syllabus_page
+
+    if out is None:
+        typer.echo(read_syllabus(root).to_markdown())
+    else:
+        out.write_text(syllabus_page(read_syllabus(root)), encoding="utf-8")
+        typer.echo(f"written: {out}")

@@ -5,7 +5,7 @@ Each function returns the numbers; the pictures of them are in `mlmkit.plots`.
 
 from __future__ import annotations
 
-from mlmkit.inspection.attention import AttentionMaps, Habits, attention_habits, attention_maps
+from mlmkit.inspection.attention import AttentionMaps, Habits, attention_habits, attention_maps, attention_weights
 from mlmkit.inspection.embeddings import Entering, Neighbors, embedding_neighbors, what_enters
 from mlmkit.inspection.linear import Probe, linear_probe
 from mlmkit.inspection.order import WordOrder, probe_word_order
@@ -29,6 +29,7 @@ __all__ = [
     "WordOrder",
     "attention_habits",
     "attention_maps",
+    "attention_weights",
     "calibration",
     "embedding_neighbors",
     "hidden_states",

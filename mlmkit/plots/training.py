@@ -48,9 +48,10 @@ def plot_history(history: Curves) -> Figure:
     for axes, floor in ((left, base.mlm_floor), (right, base.nsp_floor)):
         if floor is not None:
             _baseline(axes, floor, f"floor = {floor:.3f}", "-", GREEN, below=True)
-    left.set_ylim(top=base.uniform * 1.08)
+    left.set_ylim(top=max(base.uniform, *panels[0][2]) * 1.08)
     if base.mlm_floor is not None:  # room for the legend and the label below the floor
-        left.set_ylim(bottom=base.mlm_floor - 0.25 * (base.uniform - base.mlm_floor))
+        lowest = min([base.mlm_floor, *(t["mlm"] for t in history.training)])
+        left.set_ylim(bottom=lowest - 0.25 * (base.uniform - base.mlm_floor))
     right.set_ylim(0, base.coin * 1.35)
     for axes in (left, right):
         axes.legend(loc="lower left")
@@ -58,6 +59,8 @@ def plot_history(history: Curves) -> Figure:
 
 
 def _baseline(axes: Axes, value: float, label: str, line: str, color: str = ORANGE, below: bool = False) -> None:
+    from matplotlib.patheffects import withStroke
+
     axes.axhline(value, color=color, linestyle=line, linewidth=1.2)
     axes.annotate(
         label,
@@ -67,4 +70,5 @@ def _baseline(axes: Axes, value: float, label: str, line: str, color: str = ORAN
         va="top" if below else "bottom",
         color=color,
         fontsize=9,
+        path_effects=[withStroke(linewidth=2.5, foreground="white")],  # readable also where a curve crosses it
     )
