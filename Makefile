@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 PRESET ?=
+JOBS   ?= 2
 PYTEST ?=
 
 BIN       := $(VENV)/bin
@@ -16,8 +17,8 @@ unexport MPLBACKEND
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-course: $(INSTALLED) ## run every notebook and print what was learned (PRESET=smoke|laptop|gpu)
-	$(BIN)/python -m mlmkit course --out build $(if $(PRESET),--preset $(PRESET))
+course: $(INSTALLED) ## run every notebook and print what was learned (PRESET=smoke|laptop|gpu JOBS=2)
+	$(BIN)/python -m mlmkit course --out build --jobs $(JOBS) $(if $(PRESET),--preset $(PRESET))
 
 test: $(INSTALLED) ## unit tests with coverage, docstrings, every cell of the notebooks (PYTEST="-k masking")
 	$(BIN)/python -m pytest tests mlmkit notebooks --cov \

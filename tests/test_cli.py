@@ -358,16 +358,16 @@ def test_course_runs_the_notebooks_and_tells_by_its_code_whether_all_is_well(
     seen: list[Any] = []
 
     def pretend(notebooks: Any, out: Path, **options: Any) -> SimpleNamespace:
-        seen.append((notebooks, out, options["preset"]))
+        seen.append((notebooks, out, options["preset"], options["jobs"]))
         return SimpleNamespace(ok=ok, render=lambda console: console.print("what was learned"))
 
     monkeypatch.setattr("mlmkit.course.run_course", pretend)
-    answer = call("course", "a.ipynb", "b.ipynb", "--preset", "smoke", "--out", "elsewhere")
+    answer = call("course", "a.ipynb", "b.ipynb", "--preset", "smoke", "--out", "elsewhere", "--jobs", "2")
     assert answer.code == (0 if ok else 1)
     assert answer.out == "what was learned\n"
-    assert seen == [([Path("a.ipynb"), Path("b.ipynb")], Path("elsewhere"), "smoke")]
+    assert seen == [([Path("a.ipynb"), Path("b.ipynb")], Path("elsewhere"), "smoke", 2)]
     call("course")
-    assert seen[1] == (None, Path("build"), None)
+    assert seen[1] == (None, Path("build"), None, 1)
 
 
 # As real processes, or nearly

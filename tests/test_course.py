@@ -160,7 +160,55 @@ def test_it_says_which_notebook_is_running(folder: Path):
     path = write(folder / "quick" / "06_quick.ipynb", ["# Quick", "pass"])
     report = run_course([path], out=folder / "build", console=console)
     assert report.ok
-    assert console.export_text().startswith("1/1 06_quick.ipynb … ")
+    begins, ends = console.export_text().splitlines()[:2]
+    assert begins.strip() == "06_quick.ipynb begins"
+    assert ends.strip().startswith("1/1  06_quick.ipynb … ")
+
+
+NOTE = """
+import os, time
+from pathlib import Path
+with Path("order.txt").open("a") as order:
+    order.write(NAME + " begins on " + os.environ["OMP_NUM_THREADS"] + "\\n")
+    order.flush()
+    time.sleep(SECONDS)
+    order.write(NAME + " ends\\n")
+"""
+
+
+def test_several_at_a_time_those_that_take_longest_first_and_none_before_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """00 needs 03, which takes long; 01 fails; whatever the order, the results come in that of the names."""
+    told = {"00_needs": "9 minutes", "01_fails": "1 second", "02_short": "2 seconds", "03_long": "3 minutes"}
+    for name, time in told.items():
+        code = NOTE.replace("NAME", repr(name)).replace("SECONDS", "1.5" if name == "03_long" else "0.1")
+        fails = ["assert False"] if name == "01_fails" else []
+        path = write(tmp_path / "notebooks" / f"{name}.ipynb", [f"# {name}\n\n{time} to run", code, *fails])
+        if name == "00_needs":
+            notebook = nbformat.read(path, as_version=4)
+            notebook.metadata["mlmkit"] = {"after": "03_long"}
+            nbformat.write(notebook, path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    console = recorder()
+    report = run_course([tmp_path / "notebooks"], out=tmp_path / "build", jobs=2, console=console)
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+    assert [result.notebook.stem for result in report.results] == sorted(told)
+    assert [result.notebook.stem for result in report.failed] == ["01_fails"]
+
+    begun = [line.split()[0] for line in console.export_text().splitlines() if "begins" in line]
+    assert begun[:2] == ["03_long.ipynb", "02_short.ipynb"]
+    order = (tmp_path / "notebooks" / "order.txt").read_text().splitlines()
+    share = max(1, (os.cpu_count() or 1) // 2)
+    assert order.index("03_long ends") < order.index(f"00_needs begins on {share}")
+
+
+def test_a_notebook_that_needs_itself_runs_all_the_same(tmp_path: Path):
+    path = write(tmp_path / "notebooks" / "00_round.ipynb", ["# Round", "pass"])
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["mlmkit"] = {"after": "00_round"}
+    nbformat.write(notebook, path)
+    assert run_course([path], out=tmp_path / "build", jobs=2).ok
 
 
 def test_a_dead_kernel_is_a_failure(folder: Path):
@@ -215,7 +263,7 @@ def test_mistakes_of_the_user_are_told_before_anything_runs(folder: Path, monkey
 
 def test_without_a_folder_of_notebooks_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mlmkit.course.__file__", str(tmp_path / "lib" / "mlmkit" / "course.py"))
+    monkeypatch.setattr("mlmkit.course.running.__file__", str(tmp_path / "lib" / "mlmkit" / "course" / "running.py"))
     with pytest.raises(UserError, match="change to a copy of the course"):
         run_course()
 

@@ -55,6 +55,7 @@ def course(
     notebooks: Annotated[list[Path] | None, typer.Argument(help="Notebooks to run; default: all, in order.")] = None,
     preset: Annotated[str | None, typer.Option(help="Preset handed to the notebooks that train.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the executed notebooks.")] = Path("build"),
+    jobs: Annotated[int, typer.Option(min=1, help="Notebooks at a time, each with its share of the cores.")] = 1,
 ) -> None:
     """Run the notebooks with papermill and print what was learned."""
     from rich.console import Console
@@ -62,7 +63,7 @@ def course(
     from mlmkit.course import run_course
 
     console = Console()
-    report = run_course(notebooks or None, out, preset=preset, console=console)
+    report = run_course(notebooks or None, out, preset=preset, console=console, jobs=jobs)
     report.render(console)
     if not report.ok:
         raise typer.Exit(1)

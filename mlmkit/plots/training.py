@@ -48,7 +48,7 @@ def plot_history(history: Curves) -> Figure:
     for axes, floor in ((left, base.mlm_floor), (right, base.nsp_floor)):
         if floor is not None:
             _baseline(axes, floor, f"floor = {floor:.3f}", "-", GREEN, below=True)
-    left.set_ylim(top=max(base.uniform, *panels[0][2]) * 1.08)
+    left.set_ylim(top=max([base.uniform, *panels[0][2]]) * 1.08)
     if base.mlm_floor is not None:  # room for the legend and the label below the floor
         lowest = min([base.mlm_floor, *(t["mlm"] for t in history.training)])
         left.set_ylim(bottom=lowest - 0.25 * (base.uniform - base.mlm_floor))
