@@ -180,6 +180,8 @@ def test_several_at_a_time_those_that_take_longest_first_and_none_before_what_it
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """00 needs 03, which takes long; 01 fails; whatever the order, the results come in that of the names."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "04_broken.ipynb").write_text("{not JSON")
     told = {"00_needs": "9 minutes", "01_fails": "1 second", "02_short": "2 seconds", "03_long": "3 minutes"}
     for name, time in told.items():
         code = NOTE.replace("NAME", repr(name)).replace("SECONDS", "1.5" if name == "03_long" else "0.1")
@@ -193,8 +195,9 @@ def test_several_at_a_time_those_that_take_longest_first_and_none_before_what_it
     console = recorder()
     report = run_course([tmp_path / "notebooks"], out=tmp_path / "build", jobs=2, console=console)
     assert os.environ["OMP_NUM_THREADS"] == "5"
-    assert [result.notebook.stem for result in report.results] == sorted(told)
-    assert [result.notebook.stem for result in report.failed] == ["01_fails"]
+    assert [result.notebook.stem for result in report.results] == [*sorted(told), "04_broken"]
+    assert [result.notebook.stem for result in report.failed] == ["01_fails", "04_broken"]
+    assert 0 < report.seconds < sum(result.seconds for result in report.results) + 60
 
     begun = [line.split()[0] for line in console.export_text().splitlines() if "begins" in line]
     assert begun[:2] == ["03_long.ipynb", "02_short.ipynb"]

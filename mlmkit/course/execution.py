@@ -32,7 +32,7 @@ def this_interpreter(threads: int | None = None) -> Iterator[None]:
         saved["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS")
         os.environ["OMP_NUM_THREADS"] = str(threads)
     with tempfile.TemporaryDirectory() as folder:
-        write_kernel_spec(Path(folder) / "kernels" / KERNEL, extra_arguments=["--log-level=ERROR"])
+        write_kernel_spec(Path(folder) / "kernels" / KERNEL, extra_arguments=["--log-level=CRITICAL"])
         os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, saved["JUPYTER_PATH"]]))
         try:
             yield
@@ -78,6 +78,7 @@ def _execute(path: Path, executed: Path, parameters: Mapping[str, object]) -> st
             language="python",
             cwd=path.parent,
             progress_bar=False,
+            request_save_on_cell_execute=False,  # saving after each cell took a fifth of the time
         )
     except papermill.PapermillExecutionError as error:
         traceback = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))

@@ -27,9 +27,10 @@ class NotebookResult:
 
 @dataclass(frozen=True)
 class CourseReport:
-    """What came of all notebooks, in the order in which they ran."""
+    """What came of all notebooks, in the order of their names, and how long it took in all."""
 
     results: tuple[NotebookResult, ...]
+    seconds: float = 0.0
 
     @property
     def failed(self) -> tuple[NotebookResult, ...]:
@@ -48,8 +49,7 @@ class CourseReport:
             console.print(f"\n{result.notebook.name} failed:", style="bold red", markup=False)
             console.print(result.error, markup=False, highlight=False)
         passed = len(self.results) - len(self.failed)
-        seconds = sum(result.seconds for result in self.results)
-        console.print(f"\n{passed} of {len(self.results)} notebooks ran to their end in {seconds:.0f} s.")
+        console.print(f"\n{passed} of {len(self.results)} notebooks ran to their end in {self.seconds:.0f} s.")
 
     def _table(self) -> Table:
         from rich.table import Table

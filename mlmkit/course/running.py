@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -49,9 +50,10 @@ def run_course(
     _check_targets(chosen)
     given = {**({} if preset is None else {"preset": preset}), **(parameters or {})}
     tasks = [(path, executed, {"out_dir": os.path.relpath(out, path.parent), **given}) for path, executed in chosen]
-    say = _Progress(len(tasks), console)
+    say, start = _Progress(len(tasks), console), time.perf_counter()
     with this_interpreter(threads=max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None):
-        return CourseReport(tuple(_run_together(tasks, jobs, say) if jobs > 1 else _run_in_order(tasks, say)))
+        results = _run_together(tasks, jobs, say) if jobs > 1 else _run_in_order(tasks, say)
+    return CourseReport(tuple(results), time.perf_counter() - start)
 
 
 @dataclass
