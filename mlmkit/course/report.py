@@ -27,7 +27,7 @@ class NotebookResult:
 
 @dataclass(frozen=True)
 class CourseReport:
-    """What came of all notebooks, in the order of their names, and how long it took in all."""
+    """What came of all notebooks, in the order in which they were chosen, and how long it took in all."""
 
     results: tuple[NotebookResult, ...]
     seconds: float = 0.0

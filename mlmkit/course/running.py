@@ -92,14 +92,14 @@ def _run_in_order(tasks: Sequence[Task], say: _Progress) -> list[NotebookResult]
 
 def _run_together(tasks: Sequence[Task], jobs: int, say: _Progress) -> list[NotebookResult]:
     """Run several at a time, each in a process of its own; the results are in the order of the tasks."""
-    waiting = sorted(tasks, key=lambda task: -_told(task[0])[0])
-    after = {path.stem: _told(path)[1] for path, _, _ in tasks}
+    told = {path: _told(path) for path, _, _ in tasks}
+    waiting = sorted(tasks, key=lambda task: -told[task[0]][0])
     results: dict[Path, NotebookResult] = {}
     running: dict[Future[NotebookResult], Path] = {}
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         while waiting or running:
             left = {path.stem for path, _, _ in waiting} | {path.stem for path in running.values()}
-            ready = [task for task in waiting if after[task[0].stem] not in left]
+            ready = [task for task in waiting if told[task[0]][1] not in left]
             for task in (ready if ready or running else waiting)[: jobs - len(running)]:
                 waiting.remove(task)
                 say.begins(task[0])
