@@ -46,7 +46,7 @@ def statements(name: str) -> list[ast.AST]:
 
 def defined(name: str) -> set[str]:
     """What the notebook gives a name to; imports are not definitions."""
-    kinds = (ast.FunctionDef, ast.ClassDef)
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     functions = {node.name for node in statements(name) if isinstance(node, kinds)}
     stored = {n.id for n in statements(name) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     return functions | stored

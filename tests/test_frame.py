@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from IPython.core.inputtransformer2 import TransformerManager
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -192,13 +191,3 @@ def test_no_output_names_a_folder_of_the_machine_it_was_run_on(path: Path):
             shown = {mime: text for mime, text in output.get("data", {}).items() if "image" not in mime}
             text = json.dumps([shown, output.get("text", "")], ensure_ascii=False)
             assert not pattern.search(text), pattern.search(text)[0]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_imports_what_mlmkit_exports_and_does_not_define_it_again(path: Path):
-    for cell in json.loads(path.read_text())["cells"]:
-        if cell["cell_type"] == "code":
-            source = TransformerManager().transform_cell("".join(cell["source"]))
-            for node in ast.parse(source).body:
-                if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                    assert node.name not in mlmkit.__all__, f"{node.name} is defined again"
