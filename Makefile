@@ -12,10 +12,10 @@ INSTALLED := $(VENV)/.mlmkit-installed
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help course test lab syllabus lint format clean
+.PHONY: help course test lab exercises syllabus lint format clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 course: $(INSTALLED) ## run every notebook and print what was learned (PRESET=smoke|laptop|gpu JOBS=2)
 	$(BIN)/python -m mlmkit course --out build --jobs $(JOBS) $(if $(PRESET),--preset $(PRESET))
@@ -26,6 +26,9 @@ test: $(INSTALLED) ## unit tests with coverage, docstrings, every cell of the no
 
 lab: $(INSTALLED) ## open the first notebook in JupyterLab
 	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+exercises: $(INSTALLED) ## write exercises/release, what learners open, from exercises/source
+	$(BIN)/python -m mlmkit exercises
 
 syllabus: $(INSTALLED) ## write docs/syllabus.md from exercises/syllabus.yml
 	$(BIN)/python -m mlmkit syllabus --out docs/syllabus.md
@@ -52,5 +55,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 			exit 1; }; \
 		$(PYTHON) -m venv $(VENV); }
 	@echo "Installing mlmkit and what it needs into $(VENV): a minute, or as long as PyTorch takes to download."
-	$(BIN)/python -m pip install $(if $(CI),--quiet) -c constraints.txt -e '.[course,dev]'
+	$(BIN)/python -m pip install $(if $(CI),--quiet) -c constraints.txt -e '.[course,grade,dev]'
 	@touch $@

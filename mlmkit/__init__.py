@@ -4,7 +4,7 @@ The modules follow the data, and a module imports only from those before it:
 errors → intervals → language → corpus → tokenizer → pairs → masking → batches → exact → settings → config → presets →
 model → flops → losses → evaluation → weights → checkpoint → plots → history → exchange → vocabulary → preparation →
 optimization → run_folder → pretraining → finetuning → inspection → experiments → objectives → diagnosis → widgets →
-course → syllabus → cli.
+course → syllabus → grading → cli.
 
 Shapes are written at the end of the line that makes them: B batch, S sequence, H hidden, A heads, D head size,
 V vocabulary, M selected positions of the batch.

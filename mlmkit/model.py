@@ -102,6 +102,7 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = config.attention_probs_dropout_prob
+        self.attend = attention  # the formula itself; another one may be put in its place
 
     def forward(self, x: Tensor, bias: Tensor | None, read: Tensor | None = None) -> Tensor:
         """(B, S, H) → (B, S, H); `bias` as in `attention`. With `read` (B, R, H) only these positions ask."""
@@ -113,7 +114,7 @@ class SelfAttention(nn.Module):
             q = F.linear(read, w[:H], b[:H]).view(B, -1, self.heads, H // self.heads).transpose(1, 2)  # (B, A, R, D)
             both = F.linear(x, w[H:], b[H:]).view(B, S, 2, self.heads, H // self.heads)
             k, v = both.permute(2, 0, 3, 1, 4)  # 2 × (B, A, S, D)
-        mixed = attention(q, k, v, bias, self.dropout if self.training else 0.0)  # (B, A, S or R, D)
+        mixed = self.attend(q, k, v, bias, self.dropout if self.training else 0.0)  # (B, A, S or R, D)
         return self.out(mixed.transpose(1, 2).reshape(B, -1, H))
 
 

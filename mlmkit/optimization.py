@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -51,6 +51,7 @@ def train_step(
     grad_clip: float | None = 1.0,
     nsp_weight: float = 1.0,
     precision: str = "fp32",
+    loss: Callable[[BertForPreTraining, Mapping[str, Tensor], float], Losses] = pretraining_loss,
 ) -> tuple[Losses, Tensor]:
     """One forward pass, one backward pass on the sum of both losses, one update.
 
@@ -62,6 +63,7 @@ def train_step(
         grad_clip: largest norm of the whole gradient, or None.
         nsp_weight: factor of the NSP loss in the sum.
         precision: "fp32", or "bf16" for autocast.
+        loss: what is minimized, of the model, the batch and the weight of NSP.
 
     Returns:
         The losses before the update, detached, and the norm of the gradient before clipping.
@@ -72,7 +74,7 @@ def train_step(
     device = batch["input_ids"].device
     autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
     with autocast:
-        losses = pretraining_loss(model, batch, nsp_weight)
+        losses = loss(model, batch, nsp_weight)
     losses.total.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip if grad_clip is not None else math.inf)
     optimizer.step()

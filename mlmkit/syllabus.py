@@ -42,7 +42,7 @@ class Concept:
         sections: where it is taught.
         functions: dotted names of what computes it, or of the experiment that shows it; none for an idea that is
             only told.
-        tasks: exercises that test it, as "02.3".
+        tasks: graded exercises that test it, as "02.3".
     """
 
     id: str
@@ -111,6 +111,6 @@ def syllabus_page(syllabus: Syllabus) -> str:
     return (
         "# What is taught, and where\n\n"
         "Made by `make syllabus` from `exercises/syllabus.yml`. The functions are those of the package `mlmkit`; the\n"
-        "exercises are stated at the end of their sections.\n\n"
+        "exercises grade themselves, and stand in [exercises/release](../exercises/release).\n\n"
         f"{syllabus.to_markdown('../')}"
     )

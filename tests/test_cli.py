@@ -48,7 +48,7 @@ from mlmkit.presets import PRESETS
 
 COMMANDS = [
     *("corpus", "pretrain", "evaluate", "fill-mask", "inspect", "finetune", "import", "export", "exact", "experiment"),
-    *("diagnose", "course", "syllabus"),
+    *("diagnose", "course", "syllabus", "exercises", "progress", "grade"),
 ]
 
 

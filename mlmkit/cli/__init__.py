@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import typer
 
-from mlmkit.cli import languages, studies, training, using
+from mlmkit.cli import languages, marking, studies, training, using
 from mlmkit.errors import UserError
 
 app = typer.Typer(
@@ -35,6 +35,9 @@ app.command()(studies.experiment)
 app.command()(studies.diagnose)
 app.command()(studies.course)
 app.command()(studies.syllabus)
+app.command()(marking.exercises)
+app.command()(marking.progress)
+app.command()(marking.grade)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
