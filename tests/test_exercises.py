@@ -81,6 +81,12 @@ def test_the_syllabus_names_the_tasks_of_each_concept():
 
 
 @each_set
+def test_the_readme_counts_the_tasks_of_each_set(name: str):
+    tasks = len(next(group for group in SETS if group.name == name).tasks)
+    assert f"| [{tasks}](exercises/release/{name}/{name}.ipynb) |" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@each_set
 def test_the_source_is_an_nbgrader_assignment_with_the_right_points(name: str):
     pytest.importorskip("nbgrader")
     from nbgrader.nbgraderformat.v3 import MetadataValidatorV3
@@ -261,6 +267,47 @@ def test_answers_cannot_be_passed_on(task: ConceptTask):
     questions = [task.question(name) for name in LEARNERS]
     assert len({question.text for question in questions}) >= 4
     assert len({json.dumps(question.answer, sort_keys=True, default=str) for question in questions}) >= 3
+
+
+CAUGHT = [
+    ("C01", "01.1", "not part of the input"),
+    ("C02", "01.2", "does not always output text"),
+    ("C04", "01.4", "conditioned on itself"),
+    ("C04", "01.4", "conditioned on later words"),
+    ("C05", "01.5", "not predicted like a word"),
+    ("C08", "02.12", "outside A(x), x̄ must equal x"),
+    ("C10", "02.10", "one token"),
+    ("C10", "02.10", "every token"),
+    ("C11", "02.14", "product of the probabilities"),
+    ("C11", "02.14", "these are the words outside A(x)"),
+    ("C12", "02.16", "a lower probability of the true word is a higher loss"),
+    ("C13", "03.1", "tokens that do not show [MASK] are not all ignored"),
+    ("C13", "03.1", "not only on the"),
+    ("C16", "15.1", "single-token spans counted"),
+    ("C18", "04.3", "x_i is revealed to itself"),
+    ("C19", "15.10", "deletion leaves a place-holder"),
+    ("C20", "15.12", "adversarial game"),
+    ("C20", "15.6", "drawn right is replaced"),
+    ("C21", "07.10", "is made of [MASK]"),
+    ("C21", "07.10", "$h_0$"),
+    ("C22", "16.10", "labels not −100 outside"),
+    ("C23", "06.1", "second [SEP] missing"),
+    ("C23", "06.1", "first [SEP] in segment 1"),
+    ("C24", "06.7", "from the same document"),
+    ("C25", "10.13", "makes one update"),
+    ("C27", "11.6", "training loss"),
+    ("C31", "16.13", "one seed is no proof"),
+]
+
+
+@pytest.mark.parametrize(("concept", "task_id", "caught"), CAUGHT, ids=lambda text: text[:40])
+def test_the_misconceptions_of_the_syllabus_are_caught_and_explained(concept: str, task_id: str, caught: str):
+    task = task_named(task_id)
+    assert concept in task.concepts
+    if isinstance(task, CodeTask):
+        assert caught in [mistake.name for mistake in task.mistakes]
+    else:
+        assert any(caught in says for who in LEARNERS for says in task.question(who).misconceptions)
 
 
 @pytest.mark.slow

@@ -484,6 +484,18 @@ def test_a_broken_notebook_is_a_fault_of_its_own(tmp_path: Path, text: str):
     assert found.fault or text == '{"cells": [1]}'
 
 
+def test_a_link_to_the_work_of_another_is_no_submission(tmp_path: Path):
+    for learner_name in ("ada", "bob"):
+        (tmp_path / learner_name).mkdir()
+    work = tmp_path / "bob" / "03_corruption_80_10_10.ipynb"
+    work.write_text(notebook(("answer-03-9", "x = 1")))
+    (tmp_path / "ada" / work.name).symlink_to(work)
+    ada, bob = find_submissions([tmp_path])
+    assert (ada.learner, ada.cells) == ("ada", ())
+    assert "it is a link" in ada.fault
+    assert not bob.fault
+
+
 def test_another_notebook_is_no_submission(tmp_path: Path):
     (tmp_path / "notes.ipynb").write_text(notebook(("", "1 + 1")))
     with pytest.raises(UserError, match="no exercise notebook"):

@@ -7,7 +7,6 @@ the judge knows. What is needed to examine a case can be imported from here too.
 from __future__ import annotations
 
 import tempfile
-import zlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from mlmkit.diagnosis import diagnose, diagnose_batch, plant
 from mlmkit.grading.remembering import remembered_learner
+from mlmkit.grading.tasks import own_randomness
 
 __all__ = ["diagnose", "diagnose_batch", "form", "held_out_sets", "ngrams", "planted_batches", "planted_run"]
 
@@ -25,9 +25,8 @@ Batch = dict[str, Array]
 
 
 def _own(task_id: str) -> np.random.Generator:
-    """The randomness from which the learner's question of a task is drawn."""
-    key = [zlib.crc32(remembered_learner().strip().lower().encode()), zlib.crc32(task_id.encode())]
-    return np.random.default_rng(key)
+    """The randomness from which the question of this learner is drawn."""
+    return own_randomness(remembered_learner(), task_id)
 
 
 # 16.3 A run with a fault in its loop

@@ -1,13 +1,33 @@
-"""Bounds that a random function must keep: so wide that chance alone does not leave them."""
+"""What is drawn for a question, and bounds that a random function must keep."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
 ERROR = 1e-9
 """Probability with which a right solution leaves the bounds by chance, on either side."""
+
+
+Option = TypeVar("Option")
+
+
+def pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
+    """One of some options."""
+    return options[int(rng.integers(len(options)))]
+
+
+def apart(*values: float, relative: float = 0.02) -> bool:
+    """Whether no two numbers are so near that an answer could mean either.
+
+    >>> apart(1.0, 1.5, -1.0), apart(1.0, 1.01)
+    (True, False)
+    """
+    return all(b - a > relative * max(abs(a), abs(b)) + 1e-7 for a, b in pairwise(sorted(values)))
 
 
 def binomial_bounds(trials: int, probability: float, error: float = ERROR) -> tuple[int, int]:

@@ -47,7 +47,7 @@ def number(
         return f"{shown(got)} is too {'large' if got > value else 'small'}"
 
     form = f"a number, in {unit}" if unit else "a number"
-    return Question("number", text, form, value, explain, why, relative)
+    return Question("number", text, form, value, explain, why, relative, tuple(wrong))
 
 
 def numbers(
@@ -81,7 +81,7 @@ def numbers(
         return f"{off[0]!r} is not {shown(got[off[0]])}"
 
     form = "a dictionary, as {" + ", ".join(f'"{name}": …' for name in values) + "}"
-    return Question("numbers", text, form, dict(values), explain, why, relative)
+    return Question("numbers", text, form, dict(values), explain, why, relative, tuple(wrong))
 
 
 def choice(text: str, rng: np.random.Generator, *, right: str, wrong: Mapping[str, str], why: str) -> Question:
@@ -103,7 +103,8 @@ def choice(text: str, rng: np.random.Generator, *, right: str, wrong: Mapping[st
             return f"the answer should be one letter from A to {LETTERS[len(options) - 1]}, and is {shown(got)}"
         return wrong[options[LETTERS.index(got.strip().upper())]]
 
-    return Question("choice", _listed(text, options), 'a letter, as "A"', letter, explain, why)
+    told = tuple(wrong.values())
+    return Question("choice", _listed(text, options), 'a letter, as "A"', letter, explain, why, misconceptions=told)
 
 
 def several(
@@ -134,7 +135,8 @@ def several(
                 return f"{LETTERS[i]}: {right[option]}"
         return f"the answer should use the letters A to {LETTERS[len(options) - 1]}, and is {shown(got)}"
 
-    return Question("several", _listed(text, options), 'letters, as "AC"', "".join(sorted(letters)), explain, why)
+    answer, told = "".join(sorted(letters)), (*wrong.values(), *right.values())
+    return Question("several", _listed(text, options), 'letters, as "AC"', answer, explain, why, misconceptions=told)
 
 
 def order(
@@ -173,7 +175,8 @@ def order(
         return f"the order is right up to place {wrong}; {letters[wrong]} does not come next"
 
     form = f'the letters in order, as "{"".join(sorted(answer))}"'
-    return Question("order", _listed(text, [steps[i] for i in places]), form, answer, explain, why)
+    told = tuple(because.values())
+    return Question("order", _listed(text, [steps[i] for i in places]), form, answer, explain, why, misconceptions=told)
 
 
 def match(
@@ -215,7 +218,8 @@ def match(
 
     lines = "\n".join(f"{i}. {item}" for i, item in enumerate(items, 1))
     form = "a dictionary, as {" + ", ".join(f'{i}: "A"' for i in answer) + "}"
-    return Question("match", _listed(f"{text}\n\n{lines}", options), form, answer, explain, why)
+    shown_text, told = _listed(f"{text}\n\n{lines}", options), tuple(wrong.values())
+    return Question("match", shown_text, form, answer, explain, why, misconceptions=told)
 
 
 def _listed(text: str, options: Sequence[str]) -> str:

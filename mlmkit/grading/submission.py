@@ -73,6 +73,8 @@ def read_submission(path: Path, learner: str | None = None) -> Submission | None
     named = next((part for part in parts[:3] if part in MODULES), None)
     fault, digest, cells = "", "", []
     try:
+        if path.is_symlink():
+            raise ValueError("it is a link to another file")
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"the file has more than {MAX_BYTES:,} bytes")
         data = path.read_bytes()

@@ -108,6 +108,7 @@ class Question:
         explain: what is wrong with a wrong answer: the misconception behind it, or a plain sentence.
         why: why the right answer is right; shown when it was given.
         relative: how nearly numbers must agree, relative to the right one.
+        misconceptions: the explanations that `explain` has for wrong answers of its own.
     """
 
     kind: Kind
@@ -117,6 +118,12 @@ class Question:
     explain: Callable[[Any], str]
     why: str
     relative: float = 0.005
+    misconceptions: tuple[str, ...] = ()
+
+
+def own_randomness(learner: str, task_id: str) -> np.random.Generator:
+    """What a learner's question of a task is drawn from: always the same for the same name, in whatever case."""
+    return np.random.default_rng([zlib.crc32(learner.strip().lower().encode()), zlib.crc32(task_id.encode())])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +153,7 @@ class ConceptTask:
 
     def question(self, learner: str) -> Question:
         """The question of one learner: always the same for the same name."""
-        key = [zlib.crc32(learner.strip().lower().encode()), zlib.crc32(self.id.encode())]
-        return self.draw(np.random.default_rng(key))
+        return self.draw(own_randomness(learner, self.id))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -106,7 +107,9 @@ def _likely_cause(task: CodeTask, inputs: Sequence[Inputs], replies: Sequence[Re
 
 def _agrees(mistake: Mistake, task: CodeTask, given: Inputs, reply: Reply) -> bool:
     try:
-        value = as_plain(mistake.answer(**live(given)))
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # a division by 0 in a wrong solution is not the learner's
+            value = as_plain(mistake.answer(**live(given)))
     except Exception:  # a wrong solution may fail in any way on an input that it was not made for
         return False
     return difference(value, reply.value, task.tolerance) is None

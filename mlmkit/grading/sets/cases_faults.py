@@ -6,19 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from mlmkit.grading.cases import BATCH_FAULTS
 from mlmkit.grading.sets.cases_code import Array, Batch, Special, draw_special, lay_out
 from mlmkit.grading.tasks import CodeTask, Inputs, Mistake
 
-FAULTS = (
-    "none",
-    "labels_after_corruption",
-    "labels_outside_selection",
-    "specials_selected",
-    "random_from_specials",
-    "no_attention_mask",
-    "segments_all_zero",
-    "nsp_labels_constant",
-)
+FAULTS = ("none", *(name for name in BATCH_FAULTS if name != "static_masks"))  # which one batch cannot show
 
 
 def _healthy(rng: np.random.Generator, special: Special, ordinary: Array, rows: int, padded: bool) -> Batch:

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from itertools import pairwise
 
 import numpy as np
 
+from mlmkit.grading.chance import apart
 from mlmkit.grading.questions import choice, match, number, numbers
 from mlmkit.grading.sets.corruption_code import CHANNEL, LABELS, SELECT
 from mlmkit.grading.sets.corruption_fates import CORRUPT, SPANS
 from mlmkit.grading.tasks import ConceptTask, Question
-
-
-def _apart(values: Iterable[float], relative: float = 0.02) -> bool:
-    """Whether no two numbers are so near that an answer could mean either."""
-    ordered = sorted(values)
-    return all(b - a > relative * abs(b) for a, b in pairwise(ordered))
-
 
 # 03.1 How many of each
 
@@ -68,7 +60,7 @@ def _draw_rounding(rng: np.random.Generator) -> Question:
         zero = sum(round(k) for k in expected) / total
         of_shares = sum(max(1, round(k)) / length for k, length in zip(expected, lengths, strict=True)) / 3
         down = sum(math.floor(k) for k in expected) / total
-        if _apart([nearest, zero, of_shares, down, 0.15], 0.05):
+        if apart(nearest, zero, of_shares, down, 0.15, relative=0.05):
             break
     short, middle, long = lengths
     return numbers(
@@ -146,7 +138,7 @@ def _draw_trust(rng: np.random.Generator) -> Question:
         odds = n * keep / random
         right, swapped = math.log(1 + odds), math.log(1 + n * random / keep)
         others = [math.log(n + 1), math.log(odds), math.log2(1 + odds), 1 + odds]
-        if odds > 1.5 and _apart([right, swapped, *others]):
+        if odds > 1.5 and apart(right, swapped, *others):
             break
     return number(
         f"A vocabulary has n = **{n}** ordinary tokens. Of the selected tokens **{random} %** become a random one and "

@@ -8,10 +8,10 @@ from itertools import combinations
 
 import numpy as np
 
+from mlmkit.grading.chance import apart
 from mlmkit.grading.questions import choice, number, several
 from mlmkit.grading.sets.embedding_sum_code import EMBED, GRADIENT, SEGMENTS, Array
 from mlmkit.grading.sets.embedding_sum_rows import draw_batch_size, draw_pad_row, draw_reached, draw_rows
-from mlmkit.grading.sets.padded_batches_leaks import apart
 from mlmkit.grading.tasks import ConceptTask, Question
 
 Draw = Callable[[np.random.Generator], Question]
@@ -191,7 +191,7 @@ def _draw_pencil(rng: np.random.Generator) -> Question:
             "after the mean is taken off, divide by the standard deviation": y[0] - y.mean(),
         }
         candidates = [value, *map(float, wrong.values())]
-        if y.std() > 0 and min(map(abs, candidates)) > 0.1 and apart(candidates, 0.06):
+        if y.std() > 0 and min(map(abs, candidates)) > 0.1 and apart(*candidates, relative=0.06):
             break
 
     def row(values: Array) -> str:

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
+from mlmkit.grading.chance import apart
 from mlmkit.grading.questions import number, numbers, several
 from mlmkit.grading.sets.embedding_sum_code import Array
-from mlmkit.grading.sets.padded_batches_leaks import apart
 from mlmkit.grading.tasks import Question
 
 # 08.1 How large a batch
@@ -47,7 +47,7 @@ def draw_pad_row(rng: np.random.Generator) -> Question:
         p, u = rng.integers(1, 31, N) / 100, rng.integers(-6, 7, (N, 2)) / 2
         asked = p @ u  # the sum over the selected positions
         row = -lr * asked / N
-        if apart([asked[0], asked[1], 0.0], 0.05) and np.abs(asked).min() > 0.02:
+        if apart(asked[0], asked[1], 0.0, relative=0.05) and np.abs(asked).min() > 0.02:
             break
     shown = "; ".join(
         f"Pr([PAD]) = {pi:.2f} and u = ({a:g}, {b:g})".replace("-", "−") for pi, (a, b) in zip(p, u, strict=True)

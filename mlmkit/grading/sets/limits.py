@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mlmkit.grading.chance import pick
 from mlmkit.grading.questions import choice
 from mlmkit.grading.sets.limits_code import LOST, QUESTIONS
 from mlmkit.grading.sets.limits_numbers import (
@@ -15,7 +16,6 @@ from mlmkit.grading.sets.limits_numbers import (
     draw_sums,
     nats_lost,
 )
-from mlmkit.grading.sets.masking_math_numbers import pick
 from mlmkit.grading.tasks import ConceptTask, Question
 
 # 04.6 What is learned at a visible word

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mlmkit.grading.chance import apart, pick
 from mlmkit.grading.questions import numbers
-from mlmkit.grading.sets.masking_math_numbers import apart, pick
 from mlmkit.grading.tasks import Question
 
 

@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 
+from mlmkit.grading.chance import apart, pick
 from mlmkit.grading.questions import choice, numbers, several
 from mlmkit.grading.sets.masking_math_code import SCORE, X_BAR
 from mlmkit.grading.sets.masking_math_loss import LOSS
 from mlmkit.grading.sets.masking_math_numbers import (
     a_sentence,
-    apart,
     draw_by_hand,
     draw_colleague,
     draw_counting,
@@ -20,7 +20,6 @@ from mlmkit.grading.sets.masking_math_numbers import (
     draw_gradient,
     draw_posterior,
     draw_underflow,
-    pick,
 )
 from mlmkit.grading.tasks import ConceptTask, Question
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from mlmkit.grading.chance import apart, pick
 from mlmkit.grading.questions import numbers
 from mlmkit.grading.tasks import Question
 
@@ -22,21 +22,10 @@ SENTENCES = (
 """Sentences and the pairs of positions that may be hidden in them."""
 
 
-def pick(rng: np.random.Generator, options: Any) -> Any:
-    """One of some options."""
-    return options[int(rng.integers(len(options)))]
-
-
 def a_sentence(rng: np.random.Generator) -> tuple[list[str], int, int]:
     """Words with [CLS] at 0, and two positions to hide."""
     text, pairs = pick(rng, SENTENCES)
     return ["[CLS]", *text.split()], *pick(rng, pairs)
-
-
-def apart(*values: float) -> bool:
-    """Whether all values differ by more than a tolerance would forgive."""
-    ordered = sorted(values)
-    return all(high - low > 0.02 * abs(high) + 1e-7 for low, high in pairwise(ordered))
 
 
 # 02.2 By counting

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 
+from mlmkit.grading.chance import apart
 from mlmkit.grading.questions import choice, number, numbers, order, several
 from mlmkit.grading.sets.padded_batches_code import ORDER, PAD
-from mlmkit.grading.sets.padded_batches_leaks import LETTERS, MIRROR, OVERLAP, VISIBLE, apart
+from mlmkit.grading.sets.padded_batches_leaks import LETTERS, MIRROR, OVERLAP, VISIBLE
 from mlmkit.grading.tasks import ConceptTask, Question
 
 SENTENCES = (
@@ -55,7 +56,7 @@ def _draw_padding_label(rng: np.random.Generator) -> Question:
             )
             / 2,
         }
-        if apart([value, *wrong.values()]):
+        if apart(value, *wrong.values(), relative=0.03):
             break
     return number(
         f"A batch has **N = {N}** selected positions, and the mean loss on them is **{loss} nats**. By mistake the "
@@ -140,7 +141,7 @@ def _draw_never_asked(rng: np.random.Generator) -> Question:
         words, epochs = 1000 * int(rng.integers(2, 30)), int(rng.integers(3, 13))
         rate = float(rng.choice([0.1, 0.15, 0.2, 0.25, 0.3]))
         dynamic, static = words * (1 - rate) ** epochs, words * (1 - rate)
-        if apart([dynamic, static, words - dynamic, words * (1 - rate * epochs)]):
+        if apart(dynamic, static, words - dynamic, words * (1 - rate * epochs), relative=0.03):
             break
     return numbers(
         f"A text has **{words:,} words**, and each is read once in every epoch. Each is selected with probability "
@@ -183,7 +184,7 @@ def _draw_padding(rng: np.random.Generator) -> Question:
         S = -(-max(lengths) // 8) * 8
         wrong_one = [_share(listed, 1), 1 - one, float(np.mean([_share([row]) for row in listed]))]
         wrong_other = [_share(by_length, width=S), 1 - other, _share(by_length, 1)]
-        if one - other > 0.1 and apart([one, *wrong_one]) and apart([other, *wrong_other]):
+        if one - other > 0.1 and apart(one, *wrong_one, relative=0.03) and apart(other, *wrong_other, relative=0.03):
             break
     return numbers(
         f"Eight pairs have the lengths **{', '.join(map(str, lengths))}** and are put into batches of four; S is "

@@ -6,16 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from mlmkit.grading.chance import apart
 from mlmkit.grading.questions import match, number
 from mlmkit.grading.tasks import CodeTask, ConceptTask, Mistake, Question
 
 Array = np.ndarray[Any, Any]
 Documents = list[list[str]]
-
-
-def apart(values: list[float], relative: float = 0.03) -> bool:
-    """Whether no two numbers are nearly equal, so that each wrong answer has one cause."""
-    return all(abs(a - b) > relative * max(abs(a), abs(b)) for k, a in enumerate(values) for b in values[:k])
 
 
 # 07.8 Text on both sides
@@ -251,7 +247,7 @@ def _draw_mirror(rng: np.random.Generator) -> Question:
             "that are held out": held * (1 - changed) ** n,
             "that is the share of n-grams that are new; known are those in which no word was changed": 1 - value,
         }
-        if apart([value, *wrong.values()]):
+        if apart(value, *wrong.values(), relative=0.03):
             break
     return number(
         "Every page of a site has one mirror, in which each word was replaced by another one with probability "

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from itertools import pairwise
 
 import numpy as np
 
+from mlmkit.grading.chance import apart
 from mlmkit.grading.questions import choice, match, number, numbers
 from mlmkit.grading.sets.sentence_pairs_code import FALSE_LABELS, LAY_OUT, TRUNCATE
 from mlmkit.grading.sets.sentence_pairs_drawn import MAKE_PAIRS
 from mlmkit.grading.tasks import ConceptTask, Question
-
-
-def _apart(values: Iterable[float], relative: float = 0.02) -> bool:
-    """Whether no two numbers are so near that an answer could mean either."""
-    ordered = sorted(values)
-    return all(b - a > relative * abs(b) for a, b in pairwise(ordered))
-
 
 # 06.3 Shortcuts
 
@@ -73,7 +65,7 @@ def _draw_loss(rng: np.random.Generator) -> Question:
         losses, mean = [-math.log(one) for one in p], sum(p) / len(p)
         loss, accuracy = sum(losses) / len(p), sum(one > 0.5 for one in p) / len(p)
         others = [sum(losses), -math.log(mean), 1 - mean, loss / math.log(2), loss / math.log(10)]
-        if min(p) < 0.2 and _apart([loss, *others]) and _apart([accuracy, mean]):
+        if min(p) < 0.2 and apart(loss, *others) and apart(accuracy, mean):
             break
     return numbers(
         f"A model gives the true relation the probabilities **{', '.join(f'{one:g}' for one in p)}** in {len(p)} "
