@@ -68,7 +68,7 @@ def read_submission(path: Path, learner: str | None = None) -> Submission | None
         path: of the notebook.
         learner: whose it is; None: told from the path.
     """
-    parts = [path.stem, *(folder.name for folder in path.resolve().parents)]
+    parts = [path.stem, *(folder.name for folder in path.absolute().parents)]
     learner = learner or next((part for part in parts if part not in MODULES), "")
     named = next((part for part in parts[:3] if part in MODULES), None)
     fault, digest, cells = "", "", []
