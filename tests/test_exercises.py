@@ -231,6 +231,7 @@ def test_each_learner_has_a_question_with_one_right_answer(task: ConceptTask):
         verdict = judge_answer(task, name, json.loads(json.dumps(question.answer)))
         assert verdict.passed, (name, question)
         assert verdict.why, "the right answer is explained"
+        assert "$" not in "".join([verdict.why, *question.misconceptions]), "an explanation is plain text"
         assert question.text == task.question(name).text, "the same learner has the same question"
 
 
@@ -289,7 +290,7 @@ CAUGHT = [
     ("C20", "15.12", "adversarial game"),
     ("C20", "15.6", "drawn right is replaced"),
     ("C21", "07.10", "is made of [MASK]"),
-    ("C21", "07.10", "$h_0$"),
+    ("C21", "07.10", "one vector for the whole sentence"),
     ("C22", "16.10", "labels not −100 outside"),
     ("C23", "06.1", "second [SEP] missing"),
     ("C23", "06.1", "first [SEP] in segment 1"),

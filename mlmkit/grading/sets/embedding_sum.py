@@ -99,7 +99,7 @@ def _draw_told(rng: np.random.Generator) -> Question:
         wrong={
             "From the row of its position: places of B come after those of A": "how long A is differs from pair to "
             "pair: the same position lies in A of one pair and in B of another",
-            "From the rows of the segments: $G_0$ in A and $G_1$ in B": "all segments are 0, so $G_0$ is added "
+            "From the rows of the segments: $G_0$ in A and $G_1$ in B": "all segments are 0, so G_0 is added "
             "everywhere, in A and in B",
             "Not at all: what segments tell can be known from nothing else": "the segment is the number of [SEP]s "
             "before a position, and the [SEP]s are in the input: segments tell it at once, but they are not "

@@ -255,18 +255,18 @@ def _draw_reading(rng: np.random.Generator) -> Question:
         rng,
         right=f"$h_{i}$, what comes out of the encoder at position {i}",
         wrong={
-            f"$e_{i}$, what enters the encoder at position {i}": f"$e_{i}$ is made of [MASK], position {i} and the "
+            f"$e_{i}$, what enters the encoder at position {i}": f"e_{i} is made of [MASK], position {i} and the "
             "segment: it is the same in every sentence with a blank there. What the other words tell is only "
             "in the hidden state",
             "$h_0$, what comes out of the encoder at [CLS]": "that is one vector for the whole sentence, and two "
-            "blanks would get the same scores; from $h_0$ the sentence relation is read",
+            "blanks would get the same scores; from h_0 the sentence relation is read",
             f"the row of “{hidden}” in the table of embeddings": f"nobody knows at the blank that “{hidden}” is the "
             "answer: its row is one of the V rows that are scored, not what they are scored by",
             "the mean of $h_0 \\dots h_m$": "the mean is the same for each blank of a sentence; each blank has a "
             "hidden state of its own",
         },
-        why=f"$h_{i}$ belongs to the blank and has read the other positions; “{hidden}” can be told from it and not "
-        f"from $e_{i}$.",
+        why=f"h_{i} belongs to the blank and has read the other positions; “{hidden}” can be told from it and not "
+        f"from e_{i}.",
     )
 
 
