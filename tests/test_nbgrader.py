@@ -223,6 +223,8 @@ def test_the_pages_of_feedback_show_the_verdict(course: Course, judged: dict[str
         )
         for learner in ("ada", "ben")
     }
+    question = task_named("03.7").question("ada").text
+    assert question.split("**")[0].strip() in pages["ada"], "the question that she was asked stands above her answer"
     for task in TASKS:
         assert f"✓ {task.id}: passed" in pages["ada"]
         mark = judged["ben"][task.id]

@@ -19,7 +19,9 @@ from traitlets import Bool, Integer
 from mlmkit.errors import UserError
 from mlmkit.grading.judge import Bench, Mark, grade
 from mlmkit.grading.release import task_of, without_solution
+from mlmkit.grading.sets import task_named
 from mlmkit.grading.submission import read_submission
+from mlmkit.grading.tasks import ConceptTask, Task
 
 
 class Stubs(NbGraderPreprocessor):
@@ -51,9 +53,12 @@ class Judge(NbGraderPreprocessor):
             raise UserError(f"not all walls can be built on this machine: {bench.protections}")
         marks = {mark.task_id: mark for mark in grade(submission, bench, self.seed)}
         for cell in nb.cells:
-            grading = cell.metadata.get("nbgrader", {})
-            if cell.cell_type == "code" and grading.get("grade"):
-                cell.outputs = [_output(marks[task_of(grading["grade_id"]).id])]
+            kind, _, number = str(cell.metadata.get("nbgrader", {}).get("grade_id", "")).partition("-")
+            task_id = number.replace("-", ".")
+            if cell.cell_type == "code" and kind == "ask" and task_id in marks:
+                cell.outputs = _asked(task_named(task_id), submission.learner)
+            if cell.cell_type == "code" and kind == "check":
+                cell.outputs = [_output(marks[task_id])]
                 cell.execution_count = 1
         return nb, resources
 
@@ -64,6 +69,14 @@ def _bench() -> Bench:
     bench = Bench().__enter__()
     atexit.register(bench.__exit__, None, None, None)
     return bench
+
+
+def _asked(task: Task, learner: str) -> list[Any]:
+    """The question that this learner was asked, for whoever reads the answer."""
+    if not isinstance(task, ConceptTask):
+        return []
+    text = task.question(learner).text
+    return [new_output("display_data", data={"text/markdown": text, "text/plain": text})]
 
 
 def _output(mark: Mark) -> Any:
