@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-Root = Annotated[Path, typer.Option(help="The course: the folder that holds exercises/ and notebooks/.")]
+from mlmkit.cli.shared import Root
 
 
 def exercises(root: Root = Path()) -> None:

@@ -23,6 +23,7 @@ Sources = Annotated[
     list[str] | None,
     typer.Option("--corpus", help="Source, as for `mlmkit corpus`; several are joined. Default: the preset's."),
 ]
+Root = Annotated[Path, typer.Option(help="The course: the folder that holds exercises/ and notebooks/.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mlmkit.cli.shared import AsJson
+from mlmkit.cli.shared import AsJson, Root
 from mlmkit.errors import UserError
 
 
@@ -70,7 +70,7 @@ def course(
 
 
 def syllabus(
-    root: Annotated[Path, typer.Option(help="The course: the folder that holds exercises/ and notebooks/.")] = Path(),
+    root: Root = Path(),
     out: Annotated[Path | None, typer.Option(help="Write the page there instead of printing the table.")] = None,
 ) -> None:
     """Show what is taught, where, what computes it, and which exercises test it."""

@@ -26,7 +26,7 @@ from mlmkit.language import Language, draw_language
 from mlmkit.losses import Losses
 from mlmkit.masking import mlm_labels
 from mlmkit.model import BertForPreTraining
-from mlmkit.objectives.training import network, seeded
+from mlmkit.objectives.training import network, seeded, segments
 from mlmkit.optimization import learning_rate, make_optimizer, train_step
 
 WORDS = (
@@ -199,14 +199,12 @@ def _batch(
     # one call for each pair, with one foreign sentence: the second of its document, as the floor assumes
     pairs = [make_pairs([text[i], [text[size + i][1]]], rng)[0] for i in range(size)]
     ids = np.array([[CLS_ID, *_ids(a), SEP_ID, *_ids(b), SEP_ID] for a, b, _ in pairs])  # (B, S)
-    segment = np.zeros_like(ids)
-    segment[:, first + 2 :] = 1
     selected = np.asarray(select(ids >= FIRST_WORD, RATE, rng), dtype=bool)
     ordinary = np.arange(FIRST_WORD, FIRST_WORD + len(language.words))
     corrupted = np.asarray(corrupt(ids.copy(), selected, rng, MASK_ID, ordinary))
     arrays = {
         "input_ids": corrupted,
-        "token_type_ids": segment,
+        "token_type_ids": segments(torch.from_numpy(ids)),
         "attention_mask": np.ones_like(ids),
         "labels": mlm_labels(ids, selected),
         "next_sentence_label": np.array([label for _, _, label in pairs]),
@@ -234,7 +232,7 @@ def measure(weights: Mapping[str, Any], seed: int) -> Capstone:
     batches = list(exact_batches(language, HELD_OUT, np.random.default_rng([seed, 1])))
     found = distance_to_floor(language, model.eval(), batches)
     floor, gap = found.mlm_floor.mean, found.gap.mean
-    unigram = _unigram(language)
+    unigram = language.unigram_entropy
     accuracy, optimum = found.nsp_accuracy.mean, found.nsp_optimum.mean
     return Capstone(gap, floor, unigram, accuracy, optimum, _share(gap, unigram - floor, accuracy, optimum))
 
@@ -249,14 +247,6 @@ def _checked(weights: Mapping[str, Any], expected: Mapping[str, Tensor]) -> dict
             raise UserError(f"the weight {name} should be finite and of shape {tuple(tensor.shape)}")
         checked[name] = torch.from_numpy(array)
     return checked
-
-
-def _unigram(language: Language) -> float:
-    """Entropy of the words' frequencies, from 20,000 documents."""
-    words, _ = language.sample(20_000, np.random.default_rng(0))
-    shares = np.bincount(words.ravel()) / words.size
-    shares = shares[shares > 0]
-    return float(-(shares * np.log(shares)).sum())
 
 
 def _share(gap: float, unigram_gap: float, accuracy: float, optimum: float) -> float:

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from mlmkit.grading.plain import Rng
+
 ERROR = 1e-9
 """Probability with which a right solution leaves the bounds by chance, on either side."""
 
@@ -19,6 +21,11 @@ Option = TypeVar("Option")
 def pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
     """One of some options."""
     return options[int(rng.integers(len(options)))]
+
+
+def fresh_seed(rng: np.random.Generator) -> Rng:
+    """A generator for the learner's function, seeded anew in each call."""
+    return Rng(int(rng.integers(2**31)))
 
 
 def apart(*values: float, relative: float = 0.02) -> bool:

@@ -12,6 +12,7 @@ from typing import cast
 
 from mlmkit.grading.judge import Mark
 from mlmkit.grading.submission import Submission
+from mlmkit.grading.tasks import task_order
 from mlmkit.grading.verdict import Status, Verdict
 
 TABLES = """
@@ -99,7 +100,7 @@ class Gradebook:
     def write_csv(self, path: Path) -> None:
         """Write a table for spreadsheets and learning platforms: a row for each learner, a column for each task."""
         marks = self.marks()
-        tasks = sorted({mark.task_id for mark in marks}, key=_order)
+        tasks = sorted({mark.task_id for mark in marks}, key=task_order)
         of = {mark.task_id: mark.of for mark in marks}
         earned: dict[str, dict[str, float]] = {}
         for mark in marks:
@@ -132,11 +133,6 @@ def _told(verdict: Verdict) -> tuple[str, ...]:
 def _verdict(told: list[str], share: float) -> Verdict:
     status, problem, inputs, expected, got, cause, why = told
     return Verdict(cast(Status, status), problem, inputs, expected, got, cause, why, share)
-
-
-def _order(task_id: str) -> tuple[int, int]:
-    notebook, number = task_id.split(".")
-    return int(notebook), int(number)
 
 
 def _harmless(name: str) -> str:

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from mlmkit.grading.judge import Mark
+from mlmkit.grading.tasks import task_order
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8882; --good: #1a7f37; --bad: #a04100; --link: #0550ae; }
@@ -128,7 +129,7 @@ def write_pages(marks: Sequence[Mark], out: Path, protections: str, seed: int) -
     }
     pages = [folder / f"{name}.html" for name in _file_names(list(by_learner))]
     for page, (learner, group) in zip(pages, by_learner.items(), strict=True):
-        own = sorted(group, key=lambda mark: (mark.set_name, [int(part) for part in mark.task_id.split(".")]))
+        own = sorted(group, key=lambda mark: (mark.set_name, task_order(mark.task_id)))
         points, of = sum(mark.points for mark in own), sum(mark.of for mark in own)
         still = [mark for mark in own if not mark.verdict.passed]
         row = {"learner": learner, "points": points, "of": of, "passed": len(own) - len(still), "tasks": len(own)}
@@ -154,7 +155,7 @@ def _by_task(marks: Sequence[Mark]) -> list[dict[str, object]]:
         own = list(group)
         share = sum(mark.verdict.passed for mark in own) / len(own)
         rows.append({"id": task, "title": own[0].title, "share": share})
-    return sorted(rows, key=lambda row: [int(part) for part in str(row["id"]).split(".")])
+    return sorted(rows, key=lambda row: task_order(str(row["id"])))
 
 
 def _file_names(learners: Sequence[str]) -> list[str]:

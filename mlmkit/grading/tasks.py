@@ -161,7 +161,7 @@ class CapstoneTask:
     """A model that the learner's functions train; marked by how near it comes to the floor.
 
     Args:
-        id: notebook and number, "17.7".
+        id: notebook and number, "17.1".
         title: in a few words.
         points: for a model at the floor; nearer than chance earns a part.
         concepts: rows of the syllabus.
@@ -182,6 +182,16 @@ class CapstoneTask:
 
 
 Task = CodeTask | ConceptTask | CapstoneTask
+
+
+def task_order(task_id: str) -> tuple[int, int]:
+    """Sorts ids as the course has them.
+
+    >>> sorted(["03.10", "03.9"], key=task_order)
+    ['03.9', '03.10']
+    """
+    notebook, number = task_id.split(".")
+    return int(notebook), int(number)
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from mlmkit.grading.chance import fresh_seed
 from mlmkit.grading.plain import Rng
 from mlmkit.grading.sets.corruption_checks import verify_selection
 from mlmkit.grading.tasks import CodeTask, Inputs, Mistake
 from mlmkit.masking import MaskingPolicy, mlm_labels, select
 
 Array = np.ndarray[Any, Any]
-
-
-def _seed(rng: np.random.Generator) -> Rng:
-    return Rng(int(rng.integers(2**31)))
 
 
 # 03.4 The channel
@@ -163,7 +160,7 @@ LABELS = CodeTask(
 def _draw_candidates(rng: np.random.Generator) -> Inputs:
     real = np.arange(200) < rng.integers(60, 200, (8, 1))
     real[:, 0] = False
-    return {"candidates": real, "rate": float(rng.choice([0.15, 0.2, 0.3])), "rng": _seed(rng)}
+    return {"candidates": real, "rate": float(rng.choice([0.15, 0.2, 0.3])), "rng": fresh_seed(rng)}
 
 
 def _first_places(candidates: Array, rate: float, rng: np.random.Generator) -> Array:

@@ -6,16 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from mlmkit.grading.chance import fresh_seed
 from mlmkit.grading.plain import Rng
 from mlmkit.grading.sets.corruption_checks import verify_corruption, verify_spans
 from mlmkit.grading.tasks import CodeTask, Inputs, Mistake
 from mlmkit.masking import MaskingPolicy, corrupt, units
 
 Array = np.ndarray[Any, Any]
-
-
-def _seed(rng: np.random.Generator) -> Rng:
-    return Rng(int(rng.integers(2**31)))
 
 
 # 03.11 80/10/10
@@ -30,7 +27,7 @@ def _draw_tokens(rng: np.random.Generator) -> Inputs:
     ids = rng.choice(ordinary, size=(10, 120))
     selected = rng.random(ids.shape) < 0.5
     ids[:, 0], selected[:, 0] = 0, False  # 0 is never ordinary
-    return {"ids": ids, "selected": selected, "rng": _seed(rng), "mask_id": mask_id, "ordinary_ids": ordinary}
+    return {"ids": ids, "selected": selected, "rng": fresh_seed(rng), "mask_id": mask_id, "ordinary_ids": ordinary}
 
 
 def _fates(
@@ -158,7 +155,7 @@ def _draw_spans(rng: np.random.Generator) -> Inputs:
     begins = rng.random(400) < 0.7
     begins[0] = True
     q = float(rng.choice([0.15, 0.2, 0.3]))
-    return {"begins_word": begins, "q": q, "longest": int(rng.integers(3, 11)), "rng": _seed(rng)}
+    return {"begins_word": begins, "q": q, "longest": int(rng.integers(3, 11)), "rng": fresh_seed(rng)}
 
 
 def _inside_words(begins_word: Array, q: float, longest: int, rng: np.random.Generator) -> Array:

@@ -21,7 +21,8 @@ def _product(joint: Array) -> Array:
     return joint.sum(1, keepdims=True) * joint.sum(0)
 
 
-def _entropy(p: Array) -> float:
+def entropy(p: Array) -> float:
+    """−Σ p log p, in nats; where p is 0 nothing is added."""
     p = p[p > 0]
     return float(-(p * np.log(p)).sum())
 
@@ -54,11 +55,11 @@ def _zero_times_log_zero(joint: Array) -> float:
 
 
 def _from_uniform(joint: Array) -> float:
-    return float(np.log(joint.size)) - _entropy(joint)
+    return float(np.log(joint.size)) - entropy(joint)
 
 
 def _conditional(joint: Array) -> float:
-    return _entropy(joint) - _entropy(joint.sum(1))
+    return entropy(joint) - entropy(joint.sum(1))
 
 
 def _draw_joint(rng: np.random.Generator) -> dict[str, Any]:
@@ -113,13 +114,13 @@ LOST = CodeTask(
         ),
         Mistake(
             "what is paid, not what is lost",
-            lambda joint: _entropy(joint.sum(0)) + _entropy(joint.sum(1)),
+            lambda joint: entropy(joint.sum(0)) + entropy(joint.sum(1)),
             "that is what both answers pay, H(first) + H(last). A model that could answer with the joint would pay "
             "H(both): lost is only the difference",
         ),
         Mistake(
             "the entropy of the joint",
-            lambda joint: _entropy(joint),
+            lambda joint: entropy(joint),
             "that is H(both), what even a perfect joint answer would pay. Lost is what the product pays on top of it",
         ),
         Mistake(

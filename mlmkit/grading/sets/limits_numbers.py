@@ -9,17 +9,13 @@ import numpy as np
 
 from mlmkit.grading.chance import apart, pick
 from mlmkit.grading.questions import numbers
+from mlmkit.grading.sets.limits_code import entropy
 from mlmkit.grading.tasks import Question
-
-
-def _entropy(p: np.ndarray[Any, Any]) -> float:
-    p = p[p > 0]
-    return float(-(p * np.log(p)).sum())
 
 
 def nats_lost(joint: np.ndarray[Any, Any]) -> float:
     """Nats lost by answering two words independently: KL(joint ‖ product)."""
-    return _entropy(joint.sum(0)) + _entropy(joint.sum(1)) - _entropy(joint)
+    return entropy(joint.sum(0)) + entropy(joint.sum(1)) - entropy(joint)
 
 
 # 04.1 A visible word as evidence
@@ -154,8 +150,8 @@ def draw_holes(rng: np.random.Generator) -> Question:
             continue
         product = joint.sum(1, keepdims=True) * joint.sum(0)
         lost, impossible = nats_lost(joint), float(product[joint == 0].sum())
-        paid = _entropy(joint.sum(0)) + _entropy(joint.sum(1))
-        if apart(lost, lost / math.log(2), _entropy(joint), paid) and apart(impossible, 1 / 3):
+        paid = entropy(joint.sum(0)) + entropy(joint.sum(1))
+        if apart(lost, lost / math.log(2), entropy(joint), paid) and apart(impossible, 1 / 3):
             break
     table = "\n".join(
         f"- {v} … {w}: {joint[i, j]:.2f}" for i, v in enumerate(firsts) for j, w in enumerate(lasts) if joint[i, j] > 0
@@ -169,7 +165,7 @@ def draw_holes(rng: np.random.Generator) -> Question:
         wrong={
             "each single answer is right, and still the pair loses: the two are given independently": {"lost": 0},
             "these are bits; in nats the log is the natural one": {"lost": lost / math.log(2)},
-            "that is the entropy of the joint, which even the best reader pays": {"lost": _entropy(joint)},
+            "that is the entropy of the joint, which even the best reader pays": {"lost": entropy(joint)},
             "that is what both answers pay together; lost is what exceeds the entropy of the joint": {"lost": paid},
             "both answers are perfect, but drawn independently they may make a pair that never occurs": {
                 "impossible": 0
